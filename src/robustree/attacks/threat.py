@@ -1,0 +1,95 @@
+"""What an attacker may do: a norm ball around the input, inside the box of valid values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """All x' with |x' - x| <= eps and low <= x' <= high, the norm taken over everything but the batch dimension.
+
+    Pixels are in [0, 1], so eps is written 4/255. For inputs without a box (text features) use low=-inf, high=inf.
+
+    Raises:
+        ValueError: eps is outside (0, high - low], or the norm is unknown.
+    """
+
+    eps: float
+    norm: Norm = "linf"
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"norm is {self.norm!r}; linf and l2 are supported: choose one.")
+        if not self.eps > 0 or (self.norm == "linf" and self.eps > self.high - self.low):
+            raise ValueError(f"eps is {self.eps:g}; pixels are in [0, 1], so write 4/255, not 4.")
+
+    def project(self, inputs: Tensor, centre: Tensor) -> Tensor:
+        """The nearest point of the ball around `centre`, then of the box; both of shape (B, ...)."""
+        delta = inputs - centre
+        if self.norm == "linf":
+            delta = delta.clamp(-self.eps, self.eps)
+        else:
+            delta = delta * (self.eps / _length(delta).clamp(min=self.eps))
+        return (centre + delta).clamp(self.low, self.high)
+
+    def random_start(self, centre: Tensor, generator: torch.Generator) -> Tensor:
+        """A point drawn uniformly from the ball (cube for linf), then clipped to the box."""
+        noise = torch.rand(centre.shape, generator=generator, dtype=centre.dtype, device=generator.device).to(
+            centre.device
+        )
+        delta = (2 * noise - 1) * self.eps
+        if self.norm == "l2":
+            size = centre[0].numel()
+            radius = torch.rand(len(centre), generator=generator, dtype=centre.dtype, device=generator.device)
+            normal = torch.randn(centre.shape, generator=generator, dtype=centre.dtype, device=generator.device)
+            radius = (self.eps * radius ** (1 / size)).to(centre.device).view(-1, *[1] * (centre.ndim - 1))
+            normal = normal.to(centre.device)
+            delta = normal / _length(normal) * radius
+        return self.project(centre + delta, centre)
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """The unit step of steepest ascent: the sign (linf) or the normalised gradient (l2); zero where the gradient is zero."""
+        if self.norm == "linf":
+            return gradient.sign()
+        return gradient / _length(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+
+    def distance(self, inputs: Tensor, centre: Tensor) -> Tensor:
+        """The size (B,) of the perturbation in this threat's norm."""
+        delta = (inputs - centre).flatten(1)
+        return delta.abs().amax(1) if self.norm == "linf" else delta.norm(dim=1)
+
+    def contains(self, inputs: Tensor, centre: Tensor, *, tolerance: float = 1e-6) -> Tensor:
+        """(B,) whether each input obeys the ball and the box; NaN never does."""
+        flat = inputs.flatten(1)
+        inside = (flat >= self.low - tolerance).all(1) & (flat <= self.high + tolerance).all(1)
+        return inside & (self.distance(inputs, centre) <= self.eps + tolerance)
+
+
+def parse_eps(text: str) -> float:
+    """Read "4/255" or "0.0157" as pixels in [0, 1].
+
+    Raises:
+        ValueError: not a number, not positive, or above 1.
+    """
+    try:
+        value = float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"eps is {text!r}; write a fraction such as 4/255 or a number such as 0.0157.") from error
+    if not 0 < value <= 1 or not math.isfinite(value):
+        raise ValueError(f"eps is {text}; pixels are in [0, 1], so write 4/255, not 4.")
+    return value
+
+
+def _length(delta: Tensor) -> Tensor:
+    return delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.ndim - 1))

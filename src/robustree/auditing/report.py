@@ -1,0 +1,202 @@
+"""The report of an audit: one HTML page, one Markdown file and the figures, made from a folder of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from robustree.auditing import charts, margin_curve
+from robustree.auditing.gallery import read_gallery
+from robustree.auditing.metrics import figures
+from robustree.auditing.report_text import hero, notes, subject_name
+from robustree.taxonomy.drawing import draw_tree
+from robustree.taxonomy.files import forest_from_json
+from robustree.taxonomy.forest import Forest
+
+HERE = Path(__file__).parent
+NOT_PROTOCOL = ("spearman",)
+CROWDED, NARROW, WIDE = 60, 540, 1040
+"""Above so many leaves a tree takes the whole width of the page, in pixels; else two share it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files that `write_report` wrote."""
+
+    html: Path
+    markdown: Path
+    figures: Path
+
+
+def write_report(directory: str | Path) -> Report:
+    """Write report.html, report.md and figures.json into an audit's folder, from the files already there.
+
+    Read: rows.jsonl, audit.json, forest.json, and where present gallery.json with the PNG files in gallery/.
+    The page is one file without any outside reference. The same input gives the same bytes; each file is
+    replaced in one step, so an interrupted call leaves the old one. Nothing is computed on a GPU.
+    Raises ValueError for a missing or broken file, for rows that `metrics.figures` refuses and for a forest
+    that is not the audit's.
+    """
+    folder = Path(directory)
+    forest = forest_from_json(_read_json(folder / "forest.json"))
+    audit = _read_json(folder / "audit.json")
+    if not isinstance(audit, dict):
+        raise ValueError(f"{folder / 'audit.json'} holds no JSON object: run the audit again.")
+    if audit.get("forest", forest.fingerprint) != forest.fingerprint:
+        raise ValueError(
+            f"audit.json was written for forest {audit['forest']}, but forest.json is {forest.fingerprint}: "
+            "keep the forest that the audit wrote."
+        )
+    rows, digest = _read_rows(folder / "rows.jsonl")
+    measured = figures(rows, forest, spearman=audit.get("spearman"))
+    measured["audit"] = audit
+    measured["rows_sha256"] = digest
+    page = _context(measured, forest, folder)
+    written = Report(folder / "report.html", folder / "report.md", folder / "figures.json")
+    _write(written.html, _environment(escape=True).get_template("report.html.jinja").render(page))
+    _write(written.markdown, _environment(escape=False).get_template("report.md.jinja").render(page))
+    _write(written.figures, json.dumps(measured, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return written
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: give the folder into which the audit wrote.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON ({error}): run the audit again.") from error
+
+
+def _read_rows(path: Path) -> tuple[list[Mapping[str, Any]], str]:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: give the folder into which the audit wrote.")
+    content = path.read_bytes()
+    rows = []
+    for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"Line {number} of {path} is no JSON ({error}): an interrupted audit leaves half a line at the "
+                "end, resume it."
+            ) from error
+    return rows, hashlib.sha256(content).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _environment(*, escape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=escape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": charts.percent,
+        "bare": charts.bare,
+        "points": charts.points,
+        "budget": budget,
+        "norm": lambda norm: {"linf": "l∞", "l2": "l2"}.get(norm, norm),
+        "named": subject_name,
+        "plain": _plain,
+        "cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
+    }
+    return environment
+
+
+def budget(eps: float) -> str:
+    """Return a perturbation budget as people write it: "4/255" for a small multiple of 1/510, else 4 digits."""
+    parts = Fraction(eps * 255).limit_denominator(1000)
+    exact = abs(float(parts) - eps * 255) < 1e-6 and parts.denominator <= 2 and parts <= 32
+    return f"{float(parts):g}/255" if exact and parts else f"{eps:.4g}"
+
+
+def _plain(value: object) -> str:
+    """Return any value of audit.json in one line."""
+    if isinstance(value, dict):
+        inner = {key: f"({_plain(item)})" if isinstance(item, dict) else _plain(item) for key, item in value.items()}
+        return ", ".join(f"{key} {item}" for key, item in inner.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _columns(subjects: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return (attack, "aimed" or "all") of every column of the table of figures that is not empty."""
+    found: dict[tuple[str, str], None] = {}
+    for subject in subjects:
+        for run in subject["attacks"]:
+            found[run["attack"], "all" if run["attacked"] == "all" else "aimed"] = None
+    return list(found)
+
+
+def _context(measured: Mapping[str, Any], forest: Forest, folder: Path) -> dict[str, Any]:
+    audit = measured["audit"]
+    return {
+        "figures": measured,
+        "audit": audit,
+        "subjects": measured["models"],
+        "cuts": measured["cuts"],
+        "columns": _columns(measured["models"]),
+        "hero": hero(measured),
+        "notes": notes(measured),
+        "gallery": read_gallery(folder, forest),
+        "trees": _trees(measured, forest),
+        "dumbbell": _marked(charts.dumbbell),
+        "scale": Markup(charts.scale_legend()),
+        "crowded": forest.leaf_count > CROWDED,
+        "broken_colour": charts.broken_colour,
+        "curve_in_ball": Markup(margin_curve.draw_margin_in_ball()),
+        "curve_in_tangent_space": Markup(margin_curve.draw_margin_in_tangent_space()),
+        "style": Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        "script": Markup((HERE / "report.js").read_text(encoding="utf-8")),
+        "protocol": {key: value for key, value in audit.items() if key not in NOT_PROTOCOL},
+    }
+
+
+def _marked(draw: Callable[..., str]) -> Callable[..., Markup]:
+    return lambda *arguments: Markup(draw(*arguments))
+
+
+def _trees(measured: Mapping[str, Any], forest: Forest) -> list[dict[str, Any]]:
+    """Return for each (model, head) one drawing per tree, its nodes coloured by worst-case accuracy."""
+    drawn = []
+    for subject in measured["models"]:
+        pictures = []
+        for tree in forest.trees:
+            value: dict[int, float] = {}
+            for cut, level in zip(measured["cuts"], subject["cuts"], strict=True):
+                if cut["tree"] in (None, tree.name):
+                    found = (node for node in level["by_node"] if node["worst"] is not None)
+                    value |= {node["node"]: node["worst"]["value"] for node in found}
+            if value:
+                width = WIDE if forest.leaf_count > CROWDED else NARROW
+                pictures.append(Markup(draw_tree(forest, tree.name, colour=value, width=width)))
+        if pictures:
+            drawn.append({"subject": subject, "pictures": pictures})
+    return drawn

@@ -1,0 +1,20 @@
+"""Images: the embedded emoji drawings, and folders of the user's."""
+
+from robustree.data.catalog import CATALOG, AuditImages, DataSet, emoji, open_data
+from robustree.data.drawings import compose, quickstart_classes, quickstart_drawings, stratified
+from robustree.data.folder import Folder, read_folder, read_image
+
+__all__ = [
+    "CATALOG",
+    "AuditImages",
+    "DataSet",
+    "Folder",
+    "compose",
+    "emoji",
+    "open_data",
+    "quickstart_classes",
+    "quickstart_drawings",
+    "read_folder",
+    "read_image",
+    "stratified",
+]

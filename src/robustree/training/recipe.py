@@ -1,0 +1,62 @@
+"""A run as a value: everything that decides its result, in one frozen record that goes to JSON and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from robustree.attacks import PGD, Threat
+from robustree.geometry import Poincare, Space, Sphere
+from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
+from robustree.tree_model import TEMPLATE, Depths
+
+AnyMethod = TeCoA | FARE | PMGAFT | AGFT | Hierarchical
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One hardening run.
+
+    `space`: the head that is trained (Sphere is CLIP's cosine head). `batch_size`: images an optimiser step, over all processes
+    and `micro_batches`. `warmup`: fraction of `steps` over which the learning rate rises. `attack.step_size` is in units of eps.
+    """
+
+    method: AnyMethod
+    space: Space = field(default_factory=Sphere)
+    depths: Depths = field(default_factory=Depths)
+    template: str = TEMPLATE
+    threat: Threat = field(default_factory=lambda: Threat(eps=4 / 255))
+    attack: PGD = field(default_factory=lambda: PGD(steps=3, step_size=0.5, best=False))
+    steps: int = 150
+    batch_size: int = 64
+    micro_batches: int = 1
+    lr: float = 3e-4
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it counts from 1: give a positive number.")
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}: choose a divisor."
+            )
+        if not self.lr > 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"lr {self.lr}, weight_decay {self.weight_decay}, warmup {self.warmup}: "
+                "lr must be positive, weight_decay at least 0 and warmup in [0, 1)."
+            )
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to 0: a function of the step alone, so that resuming needs no scheduler state."""
+        rise = max(1, round(self.warmup * self.steps))
+        if step < rise:
+            return self.lr * (step + 1) / rise
+        return self.lr * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise))) / 2
+
+
+def hierarchical_recipe(**changes: object) -> Recipe:
+    """HRFT as measured best on the embedded data: the Poincare ball of curvature -1 and the method's defaults."""
+    return Recipe(**{"method": Hierarchical(), "space": Poincare(curvature=1.0)} | changes)  # type: ignore[arg-type]

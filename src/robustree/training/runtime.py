@@ -1,0 +1,54 @@
+"""Processes and devices: the only file that knows the launcher (Hugging Face Accelerate).
+
+Everything else asks this object. Start several processes with `torchrun --nproc-per-node N -m robustree harden ...`.
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+
+class Runtime:
+    """Where a run computes and how its processes agree."""
+
+    def __init__(self) -> None:
+        self._accelerator = Accelerator()
+
+    @property
+    def device(self) -> torch.device:
+        return self._accelerator.device
+
+    @property
+    def rank(self) -> int:
+        return self._accelerator.process_index
+
+    @property
+    def world(self) -> int:
+        return self._accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        return self._accelerator.is_main_process
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module to train through; attacks keep using the module itself."""
+        return self._accelerator.prepare_model(model)
+
+    def backward(self, loss: Tensor) -> None:
+        self._accelerator.backward(loss)
+
+    def accumulate(self, model: nn.Module, *, last: bool):
+        """A block whose gradients are exchanged between processes only if it is the `last` of a step."""
+        if last or self.world == 1:
+            return torch.enable_grad()
+        return self._accelerator.no_sync(model)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over all processes."""
+        return self._accelerator.reduce(value, reduction="mean")
+
+    def wait(self) -> None:
+        """Return once every process has arrived here."""
+        self._accelerator.wait_for_everyone()
