@@ -175,6 +175,18 @@ class TreeModel(nn.Module):
             pretrained_projection=self.pretrained_projection,
         )
 
+    def over(self, forest: Forest, text_features: Callable[[Sequence[str]], Tensor], template: str = TEMPLATE) -> TreeModel:
+        """The same weights (shared) read over another forest, whose prompts `text_features` encodes."""
+        return TreeModel(
+            self.image_encoder,
+            self.text_projection,
+            text_features(fill(template, forest.names)),
+            forest,
+            self.head,
+            image_norm=float(self.image_norm),
+            pretrained_projection=self.pretrained_projection,
+        )
+
 
 def node_radii(forest: Forest, depths: Depths) -> list[float]:
     """The tangent norm of every node: leaf + (root - leaf) * l / (L + 1) at the finest level l of its tree that shows it."""

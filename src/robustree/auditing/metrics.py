@@ -181,8 +181,8 @@ def _any_level(outcomes: Outcomes) -> dict[str, Any]:
         worst = outcomes.robust("direct", subject.runs)[:, indices].all(axis=1)
         labels = [table.cuts[index].label for index in indices]
         figures_of[name] = {
-            "clean": rate(int(clean.sum()), len(clean)),
-            "worst": rate(int(worst.sum()), len(worst)) if subject.runs else None,
+            "clean": rate(int(clean.sum()), len(table.images)),
+            "worst": rate(int(worst.sum()), len(table.images)) if subject.runs else None,
             "unattacked": [label for label in labels if not outcomes.select(None, label)],
         }
     return {"levels": figures_of.pop("levels"), "trees": figures_of}

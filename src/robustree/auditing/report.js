@@ -71,6 +71,6 @@
       });
     };
     group.before(list);
-    show(panels.length - 1);
+    show(Math.max(0, panels.findIndex((panel) => "chosen" in panel.dataset)));
   }
 })();

@@ -1,0 +1,26 @@
+# Two commands, each sets up what it needs in .venv: `make demo` (the main job) and `make test`.
+V := .venv
+PYTHON ?= python3
+
+demo: $(V)/.ready
+	$(V)/bin/robustree quickstart
+
+test: $(V)/.ready-test
+	OMP_NUM_THREADS=1 $(V)/bin/python -m pytest -q -n 2 --cov --cov-fail-under=90
+
+check: $(V)/.ready-test
+	$(V)/bin/ruff check
+	$(V)/bin/ruff format --check
+	$(V)/bin/lint-imports
+	$(V)/bin/pyright
+
+$(V)/.ready: pyproject.toml constraints.txt
+	test -x $(V)/bin/python || $(PYTHON) -m venv $(V)
+	$(V)/bin/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(V)/.ready-test: $(V)/.ready
+	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[test,check]'
+	touch $@
+
+.PHONY: demo test check
