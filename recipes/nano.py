@@ -1,10 +1,10 @@
 """Train the built-in model: `python recipes/nano.py --minutes 60` writes src/robustree/models/nano.
 
-Data: the training artists of the embedded emoji set (Noto, Noto v1, three Fluent styles, FxEmoji) without its validation
-drawings; Twemoji and EmojiOne are never seen. Loss: cross-entropy of scaled cosines between each image and the prompts of all
-nodes of a cut, at the leaf and at one random level of one random tree, with a random template, both towers trained. So the model
-knows "mammal" as well as "fox", as a CLIP trained on captions does. Muon for the matrices of both towers, AdamW for the rest.
-"""
+Data: the training artists of the embedded emoji set (Noto, Noto v1, three Fluent styles, FxEmoji) without its
+validation drawings; Twemoji and EmojiOne are never seen. Loss: cross-entropy of scaled cosines between each image and
+the prompts of all nodes of a cut, at the leaf and at one random level of one random tree, with a random template,
+both towers trained. So the model knows "mammal" as well as "fox", as a CLIP trained on captions does. Muon for the
+matrices of both towers, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ def main() -> None:
 
 
 def cut_loss(model, tokenizer, embeddings, names, cut: Cut, template: str, leaves, generator) -> torch.Tensor:
-    """Cross-entropy of scale * cos between images (B, D) and the prompts of the batch's nodes and some others of the cut."""
+    """Cross-entropy of scale * cos between images (B, D) and the prompts of the batch's nodes and some others of the
+    cut."""
     own, labels = torch.tensor(cut.of_leaf)[leaves].unique(return_inverse=True)
     others = torch.randperm(len(cut.nodes), generator=generator)
     others = others[~torch.isin(others, own)][: max(0, CANDIDATES - len(own))]
@@ -122,7 +123,8 @@ def save(model, average, tokenizer, options, steps: int, seconds: float) -> None
     options.output.mkdir(parents=True, exist_ok=True)
     adapted.save(options.output)
     record = {
-        "command": f"python recipes/nano.py --minutes {options.minutes:g} --batch {options.batch} --lr {options.lr:g} --seed {options.seed}",
+        "command": f"python recipes/nano.py --minutes {options.minutes:g} --batch {options.batch} "
+        f"--lr {options.lr:g} --seed {options.seed}",
         "steps": steps,
         "seconds": round(seconds),
         "parameters": sum(p.numel() for p in model.parameters()),

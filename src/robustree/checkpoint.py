@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -77,7 +78,11 @@ def load_checkpoint(directory: Path, *, forest: Forest | None = None) -> Checkpo
         raise ValueError(f"{str(directory)!r} has no {MARKER}; give a directory that `robustree harden` finished.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        version, template = content["format"], content["template"]
+        if content["format"] != FORMAT:
+            raise ValueError(
+                f"{str(path)!r} has format {content['format']}; this version reads {FORMAT}: harden again."
+            )
+        template, record = content["template"], content["record"]
         space = dict(content["head"]["space"])
         head = Head(
             space=_SPACES[space.pop("name")](**space),
@@ -87,18 +92,21 @@ def load_checkpoint(directory: Path, *, forest: Forest | None = None) -> Checkpo
         own = forest_from_json(content["forest"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}): restore it or harden again.") from error
-    if version != FORMAT:
-        raise ValueError(f"{str(path)!r} has format {version}; this version reads {FORMAT}: harden again.")
     model = load(str(directory))
-    tensors = load_file(directory / "head.safetensors")
     projection = nn.Linear(
         model.text_projection.in_features,
         model.text_projection.out_features,
         bias=model.text_projection.bias is not None,
     )
-    projection.load_state_dict(
-        {name.removeprefix("pretrained_projection."): value for name, value in tensors.items() if name != "image_norm"}
-    )
+    weights = directory / "head.safetensors"
+    try:
+        tensors = load_file(weights)
+        image_norm = float(tensors.pop("image_norm"))
+        projection.load_state_dict(
+            {name.removeprefix("pretrained_projection."): value for name, value in tensors.items()}
+        )
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{str(weights)!r} is missing or damaged ({error}): restore it or harden again.") from error
     chosen = forest or own
     tree_model = TreeModel(
         model.image_encoder,
@@ -106,10 +114,10 @@ def load_checkpoint(directory: Path, *, forest: Forest | None = None) -> Checkpo
         model.text_features(fill(template, chosen.names)),
         chosen,
         head,
-        image_norm=float(tensors["image_norm"]),
+        image_norm=image_norm,
         pretrained_projection=projection,
     )
-    return Checkpoint(model=model, tree_model=tree_model, template=template, record=content["record"])
+    return Checkpoint(model=model, tree_model=tree_model, template=template, record=record)
 
 
 @contextmanager
@@ -124,6 +132,7 @@ def complete_files(directory: Path, *, marker: str) -> Iterator[Path]:
         yield fresh
         files = sorted(fresh.iterdir(), key=lambda file: file.name == marker)
         for file in files:
+            file.chmod(0o644)
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         (directory / marker).unlink(missing_ok=True)
@@ -134,7 +143,8 @@ def complete_files(directory: Path, *, marker: str) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name, flush it to the disk, and rename: readers see the old or the new, never a part."""
+    """Write a file under a temporary name, flush it to the disk, and rename: readers see the old or the new, never a
+    part."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +154,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        os.chmod(name, 0o644)  # mkstemp gives 0600: others may read results
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

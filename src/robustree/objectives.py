@@ -1,8 +1,7 @@
 """What attacks maximise: frozen callables `Scores -> (B,)`.
 
-A superclass is a node like a leaf, seen at another cut, so an objective carries its cut and no attack knows about trees.
-`take(index)` gives the same objective for some images of the batch: decided images can leave.
-"""
+A superclass is a node like a leaf, seen at another cut, so an objective carries its cut and no attack knows about
+trees. `take(index)` gives the same objective for some images of the batch: decided images can leave."""
 
 from __future__ import annotations
 
@@ -18,7 +17,8 @@ from robustree.taxonomy import Cut
 from robustree.tree_model import Scores, columns
 
 Readout = Literal["direct", "via_leaf", "summed"]
-"""How a level is read: the node's own prompts; the group of the best leaf; the sum of the leaf probabilities of a group."""
+"""How a level is read: the node's own prompts; the group of the best leaf; the sum of the leaf probabilities of a
+group."""
 READOUTS: tuple[Readout, ...] = ("direct", "via_leaf", "summed")
 
 
@@ -37,7 +37,12 @@ def level_scores(scores: Scores, cut: Cut, leaf_cut: Cut, readout: Readout) -> T
     """Scores (B, K) of a level's nodes as one readout ranks them; their argmax is that readout's decision.
 
     direct: the nodes' own logits. via_leaf: the largest leaf logit of each group. summed: its log-sum-exp.
+
+    Raises:
+        ValueError: `readout` is none of these.
     """
+    if readout not in READOUTS:
+        raise ValueError(f"readout is {readout!r}; direct, via_leaf and summed are supported: choose one.")
     if readout == "direct":
         return scores.at(cut)
     leaves = scores.at(leaf_cut)
@@ -52,7 +57,8 @@ def level_scores(scores: Scores, cut: Cut, leaf_cut: Cut, readout: Readout) -> T
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropy:
-    """-log softmax(logits of the cut)[true node], in nats; with `towards`, +log softmax of that node (a targeted attack)."""
+    """-log softmax(logits of the cut)[true node], in nats; with `towards`, +log softmax of that node (a targeted
+    attack)."""
 
     cut: Cut
     leaves: Tensor
@@ -73,9 +79,8 @@ class CrossEntropy:
 class Margin:
     """max_{c != y} z_c - z_y at a cut, positive exactly when the level's decision is wrong (Carlini & Wagner 2017).
 
-    `readout` names the decision that is attacked; an attack must aim at the readout that is scored. With `towards` = t the
-    margin is z_t - max_{c != t} z_c: positive exactly when the decision is t.
-    """
+    `readout` names the decision that is attacked; an attack must aim at the readout that is scored. With `towards` =
+    t the margin is z_t - max_{c != t} z_c: positive exactly when the decision is t."""
 
     cut: Cut
     leaves: Tensor
@@ -108,7 +113,8 @@ class DifferenceOfLogitsRatio:
     def __post_init__(self) -> None:
         if len(self.cut.nodes) < 3:
             raise ValueError(
-                f"level {self.cut.label} has {len(self.cut.nodes)} nodes; the difference of logits ratio needs 3: use the margin."
+                f"level {self.cut.label} has {len(self.cut.nodes)} nodes; the difference of logits ratio needs 3: "
+                "use the margin."
             )
 
     def __call__(self, scores: Scores) -> Tensor:
@@ -117,7 +123,8 @@ class DifferenceOfLogitsRatio:
         own = logits.gather(1, node[:, None])[:, 0]
         others = logits.scatter(1, node[:, None], -torch.inf).amax(1)
         largest = logits.topk(3, dim=1).values
-        return (others - own) / (largest[:, 0] - largest[:, 2]).clamp(min=torch.finfo(logits.dtype).tiny)
+        # The floor keeps the quotient finite when the three largest logits are equal.
+        return (others - own) / (largest[:, 0] - largest[:, 2]).clamp(min=1e-12)
 
     def take(self, index: Tensor) -> DifferenceOfLogitsRatio:
         return replace(self, leaves=self.leaves[index])
@@ -125,7 +132,8 @@ class DifferenceOfLogitsRatio:
 
 @dataclass(frozen=True, eq=False)
 class WeightedSum:
-    """sum_i weights_i * objectives_i: every level at once (METHOD section 5, step 4, without the hierarchical negatives)."""
+    """sum_i weights_i * objectives_i: every level at once (METHOD section 5, step 4, without the hierarchical
+    negatives)."""
 
     objectives: tuple[Objective, ...]
     weights: tuple[float, ...]
@@ -140,7 +148,8 @@ class WeightedSum:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingShift:
-    """|f(x) - reference|^2, summed over dimensions, of un-normalised embeddings (FARE, Schlarmann et al. 2024, equation 3)."""
+    """|f(x) - reference|^2, summed over dimensions, of un-normalised embeddings (FARE, Schlarmann et al. 2024,
+    equation 3)."""
 
     reference: Tensor
 
@@ -153,7 +162,8 @@ class EmbeddingShift:
 
 @dataclass(frozen=True, eq=False)
 class SoftCrossEntropy:
-    """-sum_c q_c log softmax(sharpness * logits of the cut)_c against given probabilities q (B, K) (AGFT's inner and outer loss)."""
+    """-sum_c q_c log softmax(sharpness * logits of the cut)_c against given probabilities q (B, K) (AGFT's inner and
+    outer loss)."""
 
     cut: Cut
     probabilities: Tensor

@@ -1,9 +1,8 @@
 """A vision-language model read at every node of a forest: one `forward(images) -> Scores`.
 
-Points are tangent vectors at the origin of the head's space (METHOD section 3):
-image v_x = rho_img f(x) / c_img, text v_t = rho_t W h_t / |W_0 h_t|, with h_t the cached text feature before the projection W,
-and W_0 the pretrained projection. Every node's logit is -scale * distance(v_x, v_t).
-"""
+Points are tangent vectors at the origin of the head's space (METHOD section 3): image v_x = rho_img f(x) / c_img,
+text v_t = rho_t W h_t / |W_0 h_t|, with h_t the cached text feature before the projection W, and W_0 the pretrained
+projection. Every node's logit is -scale * distance(v_x, v_t)."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ TEMPLATE = "This is a photo of a {}"
 class Scores(NamedTuple):
     """What a `TreeModel` says about a batch.
 
-    `points` (B, D) images and `prototypes` (N, D) node texts, both tangent vectors; `nodes` (B, N) one logit a node of the forest.
-    """
+    `points` (B, D) images and `prototypes` (N, D) node texts, both tangent vectors; `nodes` (B, N) one logit a node
+    of the forest."""
 
     points: Tensor
     prototypes: Tensor
@@ -53,8 +52,8 @@ def columns(nodes: tuple[int, ...], device: torch.device) -> Tensor:
 class Depths:
     """Tangent norms of step 0: images at `image`, leaf texts at `leaf`, falling linearly with the level towards `root`.
 
-    The geodesic depth is twice the norm. `limit` bounds image norms smoothly; a quarter above `image` leaves room to move.
-    """
+    The geodesic depth is twice the norm. `limit` bounds image norms smoothly; a quarter above `image` leaves room to
+    move."""
 
     image: float = 1.0
     leaf: float = 1.2
@@ -73,9 +72,8 @@ class Depths:
 class Head:
     """Where the comparison of images and texts happens.
 
-    `space`: its distance makes the logits, -`scale` * distance. `depths`: the ladder of norms at step 0 (without effect on the
-    decisions of the sphere, which compares directions only).
-    """
+    `space`: its distance makes the logits, -`scale` * distance. `depths`: the ladder of norms at step 0 (without
+    effect on the decisions of the sphere, which compares directions only)."""
 
     space: Space
     scale: float
@@ -90,8 +88,8 @@ def cosine_head(model: VisionLanguageModel) -> Head:
 def matched_head(space: Space, model: VisionLanguageModel, *, cosine: float, depths: Depths | None = None) -> Head:
     """A head in `space` whose logit has, at the mean image-text `cosine`, the slope of CLIP's logit in the cosine.
 
-    scale = logit_scale / |d distance / d cos| at norms (image, leaf). All nodes of a cut having one norm, the zero-shot ranking
-    within a cut is then CLIP's own at step 0.
+    scale = logit_scale / |d distance / d cos| at norms (image, leaf). Among nodes of one norm, so within every cut of
+    a uniform tree, the zero-shot ranking is then CLIP's own at step 0; a ragged cut mixes norms and may rank otherwise.
 
     Raises:
         ValueError: `cosine` is not inside (-1, 1).
@@ -101,15 +99,21 @@ def matched_head(space: Space, model: VisionLanguageModel, *, cosine: float, dep
             f"the mean image-text cosine is {cosine}; it must lie inside (-1, 1): measure it on images of the task."
         )
     depths = depths or Depths()
-    angle = torch.tensor(math.acos(cosine), dtype=torch.float64, requires_grad=True)
-    point = torch.tensor([[depths.image, 0.0]], dtype=torch.float64)
-    prototype = depths.leaf * torch.stack([torch.cos(angle), torch.sin(angle)])[None]
-    (slope,) = torch.autograd.grad(space.pairwise_distance(point, prototype).sum(), angle)
+    with torch.inference_mode(False), torch.enable_grad():  # a caller that only reads may have switched gradients off
+        angle = torch.tensor(math.acos(cosine), dtype=torch.float64, requires_grad=True)
+        point = torch.tensor([[depths.image, 0.0]], dtype=torch.float64)
+        prototype = depths.leaf * torch.stack([torch.cos(angle), torch.sin(angle)])[None]
+        (slope,) = torch.autograd.grad(space.pairwise_distance(point, prototype).sum(), angle)
     return Head(space=space, scale=model.logit_scale * math.sin(float(angle.detach())) / float(slope), depths=depths)
 
 
 class TreeModel(nn.Module):
     """Encoder, text projection, cached node texts, head and forest: the only module that is trained."""
+
+    text_features: Tensor
+    image_norm: Tensor
+    pretrained_norm: Tensor
+    radii: Tensor
 
     def __init__(
         self,
@@ -122,24 +126,27 @@ class TreeModel(nn.Module):
         image_norm: float,
         pretrained_projection: nn.Linear | None = None,
     ):
-        """`text_features` (N, H): one row a forest node. `image_norm`: the mean norm c_img of the pretrained embeddings.
-        `pretrained_projection`: W_0; a frozen copy of `text_projection` unless given (a hardened checkpoint brings its own)."""
+        """`text_features` (N, H): one row a forest node. `image_norm`: the mean norm c_img of the pretrained
+        embeddings. `pretrained_projection`: W_0; a frozen copy of `text_projection` unless given (a hardened
+        checkpoint brings its own)."""
         super().__init__()
         if len(text_features) != len(forest.names):
             raise ValueError(
-                f"{len(text_features)} text features were given; the forest has {len(forest.names)} nodes: encode one prompt a node."
+                f"{len(text_features)} text features were given; the forest has {len(forest.names)} nodes: "
+                "encode one prompt a node."
             )
         self.image_encoder = image_encoder
         self.text_projection = text_projection
         self.forest = forest
         self.head = head
         self.register_buffer("text_features", text_features.detach().clone(), persistent=False)
-        self.register_buffer("image_norm", torch.tensor(float(image_norm)))
+        device = text_features.device
+        self.register_buffer("image_norm", torch.tensor(float(image_norm), device=device))
         self.pretrained_projection = (pretrained_projection or deepcopy(text_projection)).requires_grad_(False)
         with torch.no_grad():
             pretrained_norm = self.pretrained_projection(text_features).norm(dim=1)
         self.register_buffer("pretrained_norm", pretrained_norm, persistent=False)
-        self.register_buffer("radii", torch.tensor(node_radii(forest, head.depths)), persistent=False)
+        self.register_buffer("radii", torch.tensor(node_radii(forest, head.depths), device=device), persistent=False)
 
     def forward(self, images: Tensor, text_shift: Tensor | None = None) -> Scores:
         """Scores of images (B, 3, H, W) in [0, 1]; `text_shift` (N, H) moves the unit-norm cached text features."""
@@ -175,7 +182,9 @@ class TreeModel(nn.Module):
             pretrained_projection=self.pretrained_projection,
         )
 
-    def over(self, forest: Forest, text_features: Callable[[Sequence[str]], Tensor], template: str = TEMPLATE) -> TreeModel:
+    def over(
+        self, forest: Forest, text_features: Callable[[Sequence[str]], Tensor], template: str = TEMPLATE
+    ) -> TreeModel:
         """The same weights (shared) read over another forest, whose prompts `text_features` encodes."""
         return TreeModel(
             self.image_encoder,
@@ -189,7 +198,8 @@ class TreeModel(nn.Module):
 
 
 def node_radii(forest: Forest, depths: Depths) -> list[float]:
-    """The tangent norm of every node: leaf + (root - leaf) * l / (L + 1) at the finest level l of its tree that shows it."""
+    """The tangent norm of every node: leaf + (root - leaf) * l / (L + 1) at the finest level l of its tree that shows
+    it."""
     radii = [depths.leaf] * len(forest.names)
     for tree in forest.trees:
         for level in range(len(tree.levels), 0, -1):
@@ -210,8 +220,9 @@ def build_tree_model(
 ) -> TreeModel:
     """A `TreeModel` over `forest` with the pretrained weights of `model` (shared, not copied).
 
-    `images` (B, 3, H, W) in [0, 1] of the task, a few dozen suffice, set the scale: their mean embedding norm c_img and their
-    mean cosine with their nearest leaf text. `space`: Sphere() (CLIP's own head, default), Poincare(r) or Euclidean().
+    `images` (B, 3, H, W) in [0, 1] of the task, a few dozen suffice, set the scale: their mean embedding norm c_img
+    and their mean cosine with their nearest leaf text. `space`: Sphere() (CLIP's own head, default), Poincare(r) or
+    Euclidean().
 
     Raises:
         ValueError: the template has no "{}".

@@ -258,5 +258,5 @@ def test_margins_are_theorem_one() -> None:
 def test_no_torch_is_imported() -> None:
     source = Path(report.__file__).parent
     for path in source.glob("*.py"):
-        if path.name != "audit.py":
+        if path.name not in ("audit.py", "exhibits.py"):
             assert "import torch" not in path.read_text(encoding="utf-8"), path.name

@@ -13,7 +13,8 @@ from robustree.attacks.threat import Threat
 
 
 class Objective(Protocol):
-    """What an attack maximises: the model's output -> (B,). `take(index)` is the same objective for some images of the batch."""
+    """What an attack maximises: the model's output -> (B,). `take(index)` is the same objective for some images of
+    the batch."""
 
     def __call__(self, scores: Any, /) -> Tensor: ...
 
@@ -22,13 +23,13 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """x <- project(x + step_size * ascent(d objective / d x)) from a random start (Madry et al. 2018, equation of section 2.1).
+    """x <- project(x + step_size * ascent(d objective / d x)) from a random start (Madry et al. 2018, equation of
+    section 2.1).
 
-    `steps` gradients a restart; `step_size` in units of eps (0.25: a quarter of the radius a step). `best`: return for each
-    image the iterate with the highest objective over all steps and restarts (one more forward); otherwise the last one.
-    `stop_at`: an image whose objective exceeds this leaves the batch: with a margin objective and 0 that is "the decision has
-    changed", and results are those of the full run at a fraction of the forwards.
-    """
+    `steps` gradients a restart; `step_size` in units of eps (0.25: a quarter of the radius a step). `best`: return
+    for each image the iterate with the highest objective over all steps and restarts (one more forward); otherwise
+    the last one. `stop_at`: an image whose objective exceeds this leaves the batch: with a margin objective and 0
+    that is "the decision has changed", and results are those of the full run at a fraction of the forwards."""
 
     steps: int = 20
     step_size: float = 0.25
@@ -59,8 +60,9 @@ class PGD:
         *,
         generator: torch.Generator,
     ) -> Tensor:
-        """Adversarial images (B, 3, H, W) inside the threat. Noise of all restarts is drawn first, so that leaving images
-        do not change the others."""
+        """Adversarial images (B, 3, H, W) inside the threat. Noise of all restarts is drawn first, so that leaving
+        images do not change the others."""
+        images = images.detach()
         starts = [threat.random_start(images, generator) if self.random_start else images for _ in range(self.restarts)]
         best, height = images.clone(), torch.full((len(images),), -torch.inf, device=images.device, dtype=images.dtype)
         standing = torch.arange(len(images), device=images.device)
@@ -103,13 +105,14 @@ class PGD:
         *,
         generator: torch.Generator,
     ) -> tuple[Tensor, ...]:
-        """One ascent on several inputs at once (images and texts), each inside its own threat; returns the last iterates.
+        """One ascent on several inputs at once (images and texts), each inside its own threat; returns the last
+        iterates.
 
         This is the training attack: every input takes `steps` steps together, from random starts.
         """
         centres = [x.detach() for x in inputs]
         moving = [
-            threat.random_start(x, generator) if self.random_start else x
+            threat.random_start(x, generator) if self.random_start else x.clone()
             for x, threat in zip(centres, threats, strict=True)
         ]
         for _ in range(self.steps):

@@ -20,7 +20,7 @@ class Threat:
     Pixels are in [0, 1], so eps is written 4/255. For inputs without a box (text features) use low=-inf, high=inf.
 
     Raises:
-        ValueError: eps is outside (0, high - low], or the norm is unknown.
+        ValueError: eps is outside (0, high - low] (linf) or (0, inf) (l2), or the norm is unknown.
     """
 
     eps: float
@@ -31,7 +31,7 @@ class Threat:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise ValueError(f"norm is {self.norm!r}; linf and l2 are supported: choose one.")
-        if not self.eps > 0 or (self.norm == "linf" and self.eps > self.high - self.low):
+        if not 0 < self.eps < math.inf or (self.norm == "linf" and self.eps > self.high - self.low):
             raise ValueError(f"eps is {self.eps:g}; pixels are in [0, 1], so write 4/255, not 4.")
 
     def project(self, inputs: Tensor, centre: Tensor) -> Tensor:
@@ -59,10 +59,14 @@ class Threat:
         return self.project(centre + delta, centre)
 
     def ascent(self, gradient: Tensor) -> Tensor:
-        """The unit step of steepest ascent: the sign (linf) or the normalised gradient (l2); zero where the gradient is zero."""
+        """The unit step of steepest ascent: the sign (linf) or the normalised gradient (l2); zero where the gradient
+        is zero."""
         if self.norm == "linf":
             return gradient.sign()
-        return gradient / _length(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+        # Scaled by its largest entry first: the square of a float32 gradient below 1e-22 is 0.
+        tiny = torch.finfo(gradient.dtype).tiny
+        scaled = gradient / gradient.abs().flatten(1).amax(1).clamp(min=tiny).view(-1, *[1] * (gradient.ndim - 1))
+        return scaled / _length(scaled).clamp(min=tiny)
 
     def distance(self, inputs: Tensor, centre: Tensor) -> Tensor:
         """The size (B,) of the perturbation in this threat's norm."""
@@ -83,12 +87,12 @@ def parse_eps(text: str) -> float:
         ValueError: not a number, not positive, or above 1.
     """
     try:
-        value = float(Fraction(text.replace(" ", "")))
+        value = Fraction(text.replace(" ", ""))
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError(f"eps is {text!r}; write a fraction such as 4/255 or a number such as 0.0157.") from error
-    if not 0 < value <= 1 or not math.isfinite(value):
+    if not 0 < value <= 1 or not float(value) > 0:
         raise ValueError(f"eps is {text}; pixels are in [0, 1], so write 4/255, not 4.")
-    return value
+    return float(value)
 
 
 def _length(delta: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """Run attacks on models at every level of a forest and write rows; everything else is computed from the rows.
 
-A row is (image, model, head, attack, attacked level) and the predictions at every level. Rows are appended in chunks; a chunk whose
-rows exist is skipped, so an interrupted audit goes on where it stopped and ends in the same rows.
-"""
+A row is (image, model, head, attack, attacked level) and the predictions at every level. Rows are appended in chunks;
+a chunk whose rows exist is skipped, so an interrupted audit goes on where it stopped and ends in the same rows."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
@@ -45,10 +45,10 @@ class Subject:
 class Plan:
     """What an audit does to every image.
 
-    `attack` maximises each of `losses` at every level's decision in turn, for each of `readouts`. `all_levels` adds the attack on
-    the mean cross-entropy of all levels. With `stop`, an image leaves an attack once the attacked decision has changed: several
-    times faster, the same robust accuracy, but transfer to other levels is then that of a barely sufficient attack.
-    """
+    `attack` maximises each of `losses` at every level's decision in turn, for each of `readouts`. `all_levels` adds
+    the attack on the mean cross-entropy of all levels. With `stop`, an image leaves an attack once the attacked
+    decision has changed: several times faster, the same robust accuracy, but transfer to other levels is then that of
+    a barely sufficient attack."""
 
     threat: Threat
     attack: PGD = field(default_factory=PGD)
@@ -80,7 +80,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Status:
-    """How far an audit is: `done` of `total` chunks, `images` in the last one."""
+    """How far an audit is: `done` of `total` chunks, `images` attacked in the last one (0 where its rows existed)."""
 
     done: int
     total: int
@@ -108,7 +108,12 @@ def audit(
     Raises:
         ValueError: a model has another forest, the directory holds another audit, or a model's scores are not finite.
     """
-    for subject in subjects:
+    keys = [(subject.name, subject.head) for subject in subjects]
+    for subject, key in zip(subjects, keys, strict=True):
+        if keys.count(key) > 1:
+            raise ValueError(
+                f"two models are named {subject.name!r} with the {subject.head} head: give each its own name."
+            )
         if subject.model.forest.fingerprint != forest.fingerprint:
             raise ValueError(
                 f"the model {subject.name!r} was built over another forest: load it with the audit's trees."
@@ -124,6 +129,7 @@ def audit(
         for subject, attack, attacked, loss in runs:
             for start in starts:
                 index = slice(start, start + plan.batch_size)
+                fresh: list[dict[str, Any]] = []
                 keys = {(image, subject.name, subject.head, attack, attacked) for image in images.ids[index]}
                 if not keys <= known:
                     rows = _chunk(subject, images, index, forest, plan, attack, attacked, loss)
@@ -132,7 +138,7 @@ def audit(
                     file.flush()
                     os.fsync(file.fileno())
                 done += 1
-                report(Status(done, total, len(keys), f"{subject.name} ({subject.head}) {attacked or 'clean'}"))
+                report(Status(done, total, len(fresh), f"{subject.name} ({subject.head}) {attacked or 'clean'}"))
 
 
 def _chunk(
@@ -227,7 +233,8 @@ def predictions(scores: Scores, forest: Forest, readout: Readout) -> dict[str, T
 
 
 def depth_spearman(model: TreeModel) -> float | None:
-    """Rank correlation of the nodes' tree level (leaf deepest) with the norm of their text; None on the sphere, where norms mean nothing."""
+    """Rank correlation of the nodes' tree level (leaf deepest) with the norm of their text; None on the sphere, where
+    norms mean nothing."""
     if model.head.space.name == "sphere":
         return None
     with torch.no_grad():
@@ -264,6 +271,7 @@ def _header(
         "attack": vars(plan.attack) | {"losses": list(plan.losses), "readouts": list(plan.readouts), "stop": plan.stop},
         "forest": forest.fingerprint,
         "images": len(images.ids),
+        "labels": sha256(json.dumps([images.ids, images.leaves.tolist()]).encode()).hexdigest(),
         "seed": plan.seed,
         "spearman": {name: value for name, value in spearman.items() if value is not None},
         "versions": {"robustree": __version__, "torch": torch.__version__},
@@ -277,10 +285,11 @@ def _claim(directory: Path, header: Mapping[str, Any]) -> None:
     path = directory / HEADER
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("forest", "threat", "attack", "seed", "images"):
+        for name in ("forest", "threat", "attack", "seed", "images", "labels"):
             if found.get(name) != json.loads(json.dumps(header[name])):
                 raise ValueError(
-                    f"{str(directory)!r} holds an audit with another {name} ({found.get(name)}): choose another directory."
+                    f"{str(directory)!r} holds an audit with another {name} ({found.get(name)}): "
+                    "choose another directory."
                 )
         header = {**header, "models": list(dict.fromkeys([*found["models"], *header["models"]]))}
         header["heads"] = found["heads"] | header["heads"]

@@ -59,9 +59,8 @@ class EmojiTraining:
 class DataSet:
     """One record: the classes, the trees, and how to get images at a resolution.
 
-    `forest(trees)`: the label forest, all shipped trees for None. `training(size)` and `audit(size)`: images for hardening, and
-    images for audits (for the embedded set: the two artists that no training image shows).
-    """
+    `forest(trees)`: the label forest, all shipped trees for None. `training(size)` and `audit(size)`: images for
+    hardening, and images for audits (for the embedded set: the two artists that no training image shows)."""
 
     name: str
     about: str

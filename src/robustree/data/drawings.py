@@ -1,9 +1,8 @@
 """Drawings with transparency, composed onto random backgrounds at load time.
 
-A drawing is an RGBA square. An image that a model sees is that drawing scaled, turned, shifted and laid on a background of
-two random colours, rounded to 8 bits. Training images are a function of (seed, step); test images of (seed, position) only,
-so two people who audit the same split audit the same pixels.
-"""
+A drawing is an RGBA square. An image that a model sees is that drawing scaled, turned, shifted and laid on a
+background of two random colours, rounded to 8 bits. Training images are a function of (seed, step); test images of
+(seed, position) only, so two people who audit the same split audit the same pixels."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -48,11 +49,28 @@ class Folder:
 def read_folder(path: Path, *, resolution: int, classes: tuple[str, ...] | None = None) -> Folder:
     """Read `path/<class>/<image>`; sub-folder names are class names ("_" and "-" read as spaces).
 
-    With `classes`, labels are their positions and every sub-folder must be one of them; otherwise the sorted folder names are the
-    classes. The shorter side is scaled to `resolution`, the centre is cut out.
+    With `classes`, labels are their positions and every sub-folder must be one of them; otherwise the sorted folder
+    names are the classes. The shorter side is scaled to `resolution`, the centre is cut out.
 
     Raises:
         ValueError: no such folder, no images, an unknown class, or an unreadable image (named).
+    """
+    files, known = labelled_files(path, classes)
+    return Folder(
+        torch.stack([read_image(file, resolution=resolution) for file, _ in files]),
+        torch.tensor([leaf for _, leaf in files]),
+        tuple(f"{file.parent.name}/{file.name}" for file, _ in files),
+        known,
+    )
+
+
+def labelled_files(
+    path: Path, classes: tuple[str, ...] | None = None
+) -> tuple[tuple[tuple[Path, int], ...], tuple[str, ...]]:
+    """The images in `path/<class>/` with their labels, and the classes, as `read_folder` understands them.
+
+    Raises:
+        ValueError: no such folder, no images, or an unknown class.
     """
     path = Path(path)
     if not path.is_dir():
@@ -61,22 +79,23 @@ def read_folder(path: Path, *, resolution: int, classes: tuple[str, ...] | None 
     names = {folder: folder.name.replace("_", " ").replace("-", " ").strip() for folder in folders}
     if not folders:
         raise ValueError(f"{str(path)!r} has no sub-folders; give a folder with one sub-folder of images a class.")
-    known = classes or tuple(sorted(set(names.values())))
+    known = classes or tuple(sorted({_key(name): name for name in names.values()}.values()))
     keys = {_key(name): position for position, name in enumerate(known)}
-    pixels, leaves, ids = [], [], []
     for folder, name in names.items():
         if _key(name) not in keys:
             raise ValueError(
-                f"the folder {folder.name!r} in {str(path)!r} is none of the {len(known)} classes of the tree: rename it or add the class."
+                f"the folder {folder.name!r} in {str(path)!r} is none of the {len(known)} classes of the tree: "
+                "rename it or add the class."
             )
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in SUFFIXES:
-                pixels.append(read_image(file, resolution=resolution))
-                leaves.append(keys[_key(name)])
-                ids.append(f"{folder.name}/{file.name}")
-    if not pixels:
+    files = tuple((file, keys[_key(name)]) for folder, name in names.items() for file in image_files(folder))
+    if not files:
         raise ValueError(f"{str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))}): check the path.")
-    return Folder(torch.stack(pixels), torch.tensor(leaves), tuple(ids), known)
+    return files, known
+
+
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """The image files directly in a folder, by name."""
+    return tuple(sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES))
 
 
 def read_image(path: Path, *, resolution: int | None = None) -> Tensor:
@@ -89,17 +108,24 @@ def read_image(path: Path, *, resolution: int | None = None) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours, and an error
             with Image.open(path) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise ValueError(
-                        f"{str(path)!r} has {opened.width} x {opened.height} pixels; at most 100 million are read: scale it down."
-                    )
-                image = ImageOps.exif_transpose(opened)
-                image = _flatten(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+                width, height = opened.size
+                small = width * height <= MAX_PIXELS
+                image = _flatten(ImageOps.exif_transpose(opened)) if small else None
+    except Exception as error:  # Pillow lets damaged files raise almost anything, and names none of them
         raise ValueError(f"{str(path)!r} could not be read as an image ({error}): replace or remove it.") from error
+    if image is None:
+        raise ValueError(f"{str(path)!r} has {width} x {height} pixels; at most 100 million are read: scale it down.")
     if resolution is not None:
         image = ImageOps.fit(image, (resolution, resolution), method=Image.Resampling.BICUBIC)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+
+
+def png_bytes(image: Tensor) -> bytes:
+    """An image (3, H, W) in [0, 1] as a PNG file; multiples of 1/255 are kept exactly."""
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -1,4 +1,5 @@
-"""Methods: each says what its attack maximises and what the weights minimise. A new method is one file and one line here."""
+"""Methods: each says what its attack maximises and what the weights minimise. A new method is one file and one line
+here."""
 
 from robustree.methods.agft import AGFT
 from robustree.methods.fare import FARE

@@ -1,10 +1,11 @@
-"""AGFT: adversarial fine-tuning guided by the pretrained model's soft labels (CVPR 2026, arXiv and code named in docs/methods.md)."""
+"""AGFT: adversarial fine-tuning guided by the pretrained model's soft labels (CVPR 2026, arXiv and code named in
+docs/methods.md)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,17 +16,24 @@ from robustree.objectives import SoftCrossEntropy
 
 @dataclass(frozen=True, kw_only=True)
 class AGFT:
-    """L = mean_i CE(softmax(sharpness * z(x^_i)), q_i), q_i = softmax(sharpness * softening * z_0(x_i)); no hard labels.
+    """L = mean_i CE(softmax(sharpness * z(x^_i)), q_i), q_i = softmax(sharpness * softening * z_0(x_i)); no hard
+    labels.
 
-    z are the leaf logits at CLIP's scale. The authors use scale 180 (CLIP's 100 times `sharpness` 1.8) and soften the frozen
-    model's by 0.4. The attack maximises the same loss.
-    """
+    z are the leaf logits at CLIP's scale. The authors use scale 180 (CLIP's 100 times `sharpness` 1.8) and soften the
+    frozen model's by 0.4. The attack maximises the same loss."""
 
     sharpness: float = 1.8
     softening: float = 0.4
 
-    trains_text: ClassVar[bool] = False
-    text_threat: ClassVar[None] = None
+    trains_text = False
+    text_threat = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("sharpness", self.sharpness), ("softening", self.softening)):
+            if not 0 < value < math.inf:
+                raise ValueError(
+                    f"{name} is {value}; it multiplies logits, so it is finite and above 0: give 1 for none."
+                )
 
     def inner(self, context: Context) -> Sequence[SoftCrossEntropy]:
         leaf = context.forest.leaf_cut

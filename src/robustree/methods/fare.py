@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,13 +13,14 @@ from robustree.objectives import EmbeddingShift
 
 @dataclass(frozen=True, kw_only=True)
 class FARE:
-    """L = mean_i |f(x_i + delta_i) - f_0(x_i)|^2 on un-normalised embeddings, without labels; the attack maximises the same.
+    """L = mean_i |f(x_i + delta_i) - f_0(x_i)|^2 on un-normalised embeddings, without labels; the attack maximises
+    the same.
 
-    The reference is the frozen embedding of the *clean* image, so at step 0 the inner objective is exactly 0 on clean images.
-    """
+    The reference is the frozen embedding of the *clean* image, so at step 0 the inner objective is exactly 0 on clean
+    images."""
 
-    trains_text: ClassVar[bool] = False
-    text_threat: ClassVar[None] = None
+    trains_text = False
+    text_threat = None
 
     def inner(self, context: Context) -> Sequence[EmbeddingShift]:
         return (EmbeddingShift(context.frozen(context.images).points),)

@@ -1,14 +1,14 @@
 """Hierarchically robust fine-tuning, HRFT (arXiv 2604.18867, CVPR 2026): METHOD section 5, every part an option.
 
-Steps: parents by hyperbolic averaging (HypAvg), hierarchical negatives (HNSA), image-text alignment at every level (HITA),
-a bound on image-text distance (vic), a norm order along the tree (gap), under one universal perturbation of images and texts.
-"""
+Steps: parents by hyperbolic averaging (HypAvg), hierarchical negatives (HNSA), image-text alignment at every level
+(HITA), a bound on image-text distance (vic), a norm order along the tree (gap), under one universal perturbation of
+images and texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,17 +22,20 @@ from robustree.taxonomy import Forest
 from robustree.tree_model import Head, Scores
 
 Parents = Literal["direct", "recursive", "both", "off"]
-"""How images reach the upper levels. direct: each image is aligned with its node at every level; recursive: the averages of
-HypAvg are; both: the mean of the two losses; off: the leaf level alone."""
+"""How images reach the upper levels. direct: each image is aligned with its node at every level; recursive: the
+averages of HypAvg are; both: the mean of the two losses; off: the leaf level alone."""
+Perturbation = Literal["universal", "leaf", "per_level"]
+"""What the training attack maximises: all levels at once, the leaf alone, or each level in an attack of its own."""
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """L' of METHOD section 5, one value an image: sum over trees (mean) and levels of w_l * CE(softmax(-scale d_r), node).
+    """L' of METHOD section 5, one value an image: sum over trees (mean) and levels of w_l * CE(softmax(-scale d_r),
+    node).
 
-    At level l the softmax runs over the level's nodes and the hierarchical negatives. A parent's loss is given to each of its
-    images, so a node weighs as much as it has images in the batch. `only`: this level alone (for one attack a level).
-    """
+    At level l the softmax runs over the level's nodes and the hierarchical negatives. A parent's loss is given to
+    each of its images, so a node weighs as much as it has images in the batch. `only`: this level alone (for one
+    attack a level)."""
 
     forest: Forest
     head: Head
@@ -78,11 +81,13 @@ class Alignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchical:
-    """L = L' + vic * V + gap_label * G_text + gap_image * G_image (METHOD section 5, step 7; the mean over several trees).
+    """L = L' + vic * V + gap_label * G_text + gap_image * G_image (METHOD section 5, step 7; the mean over several
+    trees).
 
-    V = mean_i max(0, d(x^_i, t_{y_i}) - vic_bound). G = mean over edges of max(0, depth(parent) - depth(child) + gap_margin), of
-    texts, or of HypAvg parents and their children. A weight of 0 switches its part off. `text_eps`: linf radius on the
-    unit-norm text features, 0 for none. `perturbation`: one attack on all levels (universal), on the leaf alone, or one a level.
+    V = mean_i max(0, d(x^_i, t_{y_i}) - vic_bound). G = mean over edges of max(0, depth(parent) - depth(child) +
+    gap_margin), of texts, or of HypAvg parents and their children. A weight of 0 switches its part off. `text_eps`:
+    linf radius on the unit-norm text features, 0 for none. `perturbation`: one attack on all levels (universal), on
+    the leaf alone, or one a level.
 
     The paper publishes no weights: these defaults come from the sweep in benchmarks/hierarchical_sweep.json.
     """
@@ -96,14 +101,18 @@ class Hierarchical:
     gap_image: float = 0.1
     gap_margin: float = 0.1
     text_eps: float = 2e-4
-    perturbation: Literal["universal", "leaf", "per_level"] = "universal"
+    perturbation: Perturbation = "universal"
     train_text: bool = True
 
     def __post_init__(self) -> None:
         weights = {"vic": self.vic, "gap_label": self.gap_label, "gap_image": self.gap_image, "text_eps": self.text_eps}
         for name, value in weights.items():
-            if value < 0:
+            if not 0 <= value < torch.inf:
                 raise ValueError(f"{name} is {value}; weights and radii are at least 0: 0 switches the part off.")
+        for name, kinds in (("parents", Parents), ("negatives", Negatives), ("perturbation", Perturbation)):
+            value = getattr(self, name)
+            if value not in get_args(kinds):
+                raise ValueError(f"{name} is {value!r}; {', '.join(get_args(kinds))} are supported: choose one.")
 
     @property
     def trains_text(self) -> bool:
@@ -121,7 +130,8 @@ class Hierarchical:
         alignment = self._alignment(context)
         if self.perturbation == "universal":
             return (alignment,)
-        return tuple(replace(alignment, only=number) for number in range(_depth(context.forest) + 1))
+        count = 1 if self.parents == "off" else _depth(context.forest) + 1
+        return tuple(replace(alignment, only=number) for number in range(count))
 
     def loss(self, context: Context, adversarial: Sequence[Adversarial]) -> tuple[Tensor, dict[str, Tensor]]:
         objectives = self.inner(context) if self.perturbation == "per_level" else (self._alignment(context),)
@@ -148,6 +158,8 @@ class Hierarchical:
         return loss, {name: value.detach() for name, value in terms.items()}
 
     def _alignment(self, context: Context) -> Alignment:
+        if not context.forest.trees:
+            raise ValueError("the forest has no tree; the hierarchical method needs one: give a label tree.")
         return Alignment(
             context.forest, context.head, context.leaves, self.parents, self.negatives, self.linear_weights
         )
@@ -171,7 +183,8 @@ class Hierarchical:
 
 
 def ancestors(points: Tensor, members: tuple[Generation, ...], head: Head) -> list[Tensor]:
-    """HypAvg: the points (P_l, D) of levels 1..L, each the midpoint of its children one level below (METHOD section 5, step 1)."""
+    """HypAvg: the points (P_l, D) of levels 1..L, each the midpoint of its children one level below (METHOD section
+    5, step 1)."""
     found = []
     for member in members:
         points = head.space.midpoint(points, member.weights)

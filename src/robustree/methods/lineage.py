@@ -1,9 +1,11 @@
-"""The levels of a tree as tensors: which nodes compete at a level, and which images of a batch average into which parents."""
+"""The levels of a tree as tensors: which nodes compete at a level, and which images of a batch average into which
+parents."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -19,10 +21,9 @@ Negatives = Literal["none", "lower", "upper", "both"]
 class Level:
     """One level l of one tree, ready for a softmax.
 
-    `candidates` (M,): forest nodes that compete, the level's own K nodes first. `excluded` (K, M): True where a candidate
-    shares an edge with the node (its parent or child), so that it is neither right nor wrong. `of_leaf` (leaves,): index of each
-    leaf's node among the K. `weight`: w_l = 1 - l / (L + 1) or 1.
-    """
+    `candidates` (M,): forest nodes that compete, the level's own K nodes first. `excluded` (K, M): True where a
+    candidate shares an edge with the node (its parent or child), so that it is neither right nor wrong. `of_leaf`
+    (leaves,): index of each leaf's node among the K. `weight`: w_l = 1 - l / (L + 1) or 1."""
 
     candidates: Tensor
     excluded: Tensor
@@ -48,7 +49,7 @@ def _level(cuts: tuple[Cut, ...], number: int, negatives: Negatives, linear: boo
     neighbours = [cuts[number - 1]] if number > 0 and negatives in ("lower", "both") else []
     neighbours += [cuts[number + 1]] if number + 1 < len(cuts) and negatives in ("upper", "both") else []
     for other in neighbours:
-        # Levels are nested partitions, so two nodes of neighbouring levels share an edge exactly when they share a leaf.
+        # Levels are nested partitions, so nodes of neighbouring levels share an edge exactly when they share a leaf.
         edge = torch.zeros(len(own.nodes), len(other.nodes), dtype=torch.bool)
         edge[list(own.of_leaf), list(other.of_leaf)] = True
         fresh = [position for position, node in enumerate(other.nodes) if node not in set(candidates)]
@@ -67,7 +68,7 @@ def edges(forest: Forest, tree: str, device: torch.device) -> tuple[Tensor, Tens
     cuts = tree_cuts(forest, tree)
     pairs = {
         (upper.nodes[upper.of_leaf[leaf]], lower.nodes[lower.of_leaf[leaf]])
-        for lower, upper in zip(cuts, cuts[1:], strict=False)
+        for lower, upper in pairwise(cuts)
         for leaf in range(forest.leaf_count)
     }
     parents, children = zip(*sorted(pair for pair in pairs if pair[0] != pair[1]), strict=True)
@@ -78,9 +79,8 @@ def edges(forest: Forest, tree: str, device: torch.device) -> tuple[Tensor, Tens
 class Generation:
     """The nodes of one level that have images in a batch.
 
-    `nodes` (P,): their indices within the level. `weights` (P, C): 1 where a member of the generation below (an image, or a
-    node with images) is a child. `of_image` (B,): each image's row among the P.
-    """
+    `nodes` (P,): their indices within the level. `weights` (P, C): 1 where a member of the generation below (an
+    image, or a node with images) is a child. `of_image` (B,): each image's row among the P."""
 
     nodes: Tensor
     weights: Tensor

@@ -16,9 +16,8 @@ from robustree.tree_model import Head, Scores
 class Context(NamedTuple):
     """One training batch as a method sees it.
 
-    `images` (B, 3, H, W) clean, `leaves` (B,) their classes; `frozen` the pretrained model (no gradient) and `tuned` the model in
-    training, both images -> `Scores`; `forest` and `head` belong to the tuned model.
-    """
+    `images` (B, 3, H, W) clean, `leaves` (B,) their classes; `frozen` the pretrained model (no gradient) and `tuned`
+    the model in training, both images -> `Scores`; `forest` and `head` belong to the tuned model."""
 
     images: Tensor
     leaves: Tensor
@@ -36,7 +35,8 @@ class Adversarial(NamedTuple):
 
 
 class Method(Protocol):
-    """`trains_text`: whether the text projection is trained. `text_threat`: how far texts move in the attack, or None."""
+    """`trains_text`: whether the text projection is trained. `text_threat`: how far texts move in the attack, or
+    None."""
 
     @property
     def trains_text(self) -> bool: ...

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,16 +18,21 @@ from robustree.tree_model import Scores
 class PMGAFT:
     """L = CE(x^) + general * KL(frozen(x^) || tuned(x^)) + clean * KL(tuned(x) || tuned(x^)); the attack maximises CE.
 
-    Paper form: CLIP's temperature and batch means. The released code has temperature 1 and sums: `temperature_free=True` and
-    weights multiplied by the batch size reproduce it (reference facts 2 and 4 in docs/methods.md).
-    """
+    Paper form: CLIP's temperature and batch means. The released code has temperature 1 and sums:
+    `temperature_free=True` and weights multiplied by the batch size reproduce it (reference facts 2 and 4 in
+    docs/methods.md)."""
 
     general: float = 1.0
     clean: float = 1.0
     temperature_free: bool = False
 
-    trains_text: ClassVar[bool] = False
-    text_threat: ClassVar[None] = None
+    trains_text = False
+    text_threat = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("general", self.general), ("clean", self.clean)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; weights are at least 0: 0 switches the part off.")
 
     def inner(self, context: Context) -> Sequence[CrossEntropy]:
         return (CrossEntropy(context.forest.leaf_cut, context.leaves),)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,10 +13,11 @@ from robustree.objectives import CrossEntropy
 
 @dataclass(frozen=True, kw_only=True)
 class TeCoA:
-    """L = mean_i CE(scale * cos(f(x_i + delta_i), t), y_i) over all leaf classes, image to text only; the attack maximises the same."""
+    """L = mean_i CE(scale * cos(f(x_i + delta_i), t), y_i) over all leaf classes, image to text only; the attack
+    maximises the same."""
 
-    trains_text: ClassVar[bool] = False
-    text_threat: ClassVar[None] = None
+    trains_text = False
+    text_threat = None
 
     def inner(self, context: Context) -> Sequence[CrossEntropy]:
         return (CrossEntropy(context.forest.leaf_cut, context.leaves),)

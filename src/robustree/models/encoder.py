@@ -1,8 +1,7 @@
 """The one shape every vision-language model takes here: pixels in [0, 1] in, embeddings out.
 
-Resizing and normalisation happen inside `ImageEncoder`, so an attack on pixels differentiates through them, and eps always
-means a change of pixel values at the resolution that the user's images have.
-"""
+Resizing and normalisation happen inside `ImageEncoder`, so an attack on pixels differentiates through them, and eps
+always means a change of pixel values at the resolution that the user's images have."""
 
 from __future__ import annotations
 
@@ -22,9 +21,8 @@ Interpolation = Literal["bicubic", "bilinear"]
 class Preprocessing:
     """How a tower wants its pixels.
 
-    `resolution`: side of the square it sees. `mean`, `std`: per channel, in units of [0, 1]. `crop`: scale the shorter side
-    and cut the centre (CLIP); otherwise both sides are scaled (SigLIP).
-    """
+    `resolution`: side of the square it sees. `mean`, `std`: per channel, in units of [0, 1]. `crop`: scale the
+    shorter side and cut the centre (CLIP); otherwise both sides are scaled (SigLIP)."""
 
     resolution: int
     mean: tuple[float, float, float]
@@ -35,6 +33,9 @@ class Preprocessing:
 
 class ImageEncoder(nn.Module):
     """Images (B, 3, H, W) in [0, 1], any H and W -> un-normalised embeddings (B, D)."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, tower: nn.Module, projection: nn.Module, preprocessing: Preprocessing):
         super().__init__()
@@ -50,14 +51,15 @@ class ImageEncoder(nn.Module):
 
 
 def fit(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Images (B, 3, H, W) at the tower's resolution (B, 3, R, R), differentiable; the identity when they already fit."""
+    """Images (B, 3, H, W) at the tower's resolution (B, 3, R, R), differentiable; the identity when they already
+    fit."""
     side = preprocessing.resolution
     height, width = images.shape[-2:]
     if (height, width) == (side, side):
         return images
     if preprocessing.crop:
-        ratio = side / min(height, width)
-        target = (max(side, round(height * ratio)), max(side, round(width * ratio)))
+        shorter = min(height, width)
+        target = (side * height // shorter, side * width // shorter)  # rounded down, as CLIP's own preprocessing does
     else:
         target = (side, side)
     resized = F.interpolate(
@@ -71,10 +73,9 @@ def fit(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 class VisionLanguageModel:
     """A CLIP-like model, taken apart where hierarchical hardening needs it.
 
-    `image_encoder`: images -> embeddings (B, D). `text_features`: prompts -> features (N, H) *before* the projection, without
-    gradient. `text_projection`: features -> embeddings (N, D). `logit_scale`: the trained 1 / temperature.
-    `save`: writes the directory that transformers' `from_pretrained` opens, with the weights as they are now.
-    """
+    `image_encoder`: images -> embeddings (B, D). `text_features`: prompts -> features (N, H) *before* the projection,
+    without gradient. `text_projection`: features -> embeddings (N, D). `logit_scale`: the trained 1 / temperature.
+    `save`: writes the directory that transformers' `from_pretrained` opens, with the weights as they are now."""
 
     name: str
     image_encoder: ImageEncoder

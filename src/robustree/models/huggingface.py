@@ -7,16 +7,17 @@ nothing, and an error says so otherwise. transformers is imported on first use b
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from robustree.models.encoder import ImageEncoder, Preprocessing, VisionLanguageModel
+from robustree.models.encoder import ImageEncoder, Interpolation, Preprocessing, VisionLanguageModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,8 +30,8 @@ def load(name: str) -> VisionLanguageModel:
     """The model at a hub id ("openai/clip-vit-base-patch32"), in a local directory, or built in ("nano").
 
     Raises:
-        ValueError: nothing is found there, the architecture is neither CLIP nor SigLIP, or the only weights are a pickle that
-            the weights-only reader refuses.
+        ValueError: nothing is found there, the architecture is neither CLIP nor SigLIP, a weight or the tokenizer is
+            missing, or the only weights are a pickle that the weights-only reader refuses.
     """
     path = nano_directory() if name == "nano" else name
     model, tokenizer = _read(str(path), name)
@@ -42,17 +43,13 @@ def nano_directory() -> Path:
     return Path(str(files("robustree.models").joinpath("nano")))
 
 
-def adapt(model: PreTrainedModel, tokenizer: Any, *, preprocessing: Preprocessing, name: str) -> VisionLanguageModel:
+def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str) -> VisionLanguageModel:
     """Take a transformers CLIPModel or SiglipModel apart into a `VisionLanguageModel` that shares its weights.
 
     Raises:
         ValueError: `model` is another architecture.
     """
-    kind = model.config.model_type
-    if kind not in ("clip", "siglip", "siglip2"):
-        raise ValueError(
-            f"{name!r} holds a {kind!r} model; clip, siglip and siglip2 are supported: convert it or choose another."
-        )
+    kind = _supported(model.config, name)
     model.eval()
     if kind == "clip":
         projection, pixels = model.text_projection, model.visual_projection
@@ -93,55 +90,112 @@ def adapt(model: PreTrainedModel, tokenizer: Any, *, preprocessing: Preprocessin
     )
 
 
+def _supported(config: Any, name: str) -> str:
+    """The architecture, "clip" or "siglip"; SigLIP 2 of one resolution calls itself "siglip" too."""
+    kind = config.model_type
+    if kind not in ("clip", "siglip"):
+        raise ValueError(
+            f"{name!r} holds a {kind!r} model; clip and siglip are supported: convert it or choose another."
+        )
+    return kind
+
+
 def _read(path: str, name: str) -> tuple[PreTrainedModel, Any]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     where = Path(path)
+    if not where.exists() and len(where.parts) != 2:
+        raise ValueError(
+            f"there is no directory {name!r}: "
+            "give 'nano', a directory with config.json and model.safetensors, or a hub id (owner/name)."
+        )
     if where.exists() and not (where / "config.json").is_file():
         raise ValueError(
             f"{name!r} has no config.json; a model directory holds config.json and model.safetensors: check the path."
         )
-    if (where / "pytorch_model.bin").is_file() and not any(where.glob("*.safetensors")):
-        _refuse_unsafe(where / "pytorch_model.bin")
+    if not any((where / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
+        for weights in sorted(where.glob("pytorch_model*.bin")):
+            _refuse_unsafe(weights)
     try:
-        config = AutoConfig.from_pretrained(path)
-        model = AutoModel.from_pretrained(path, config=config, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    _supported(config, name)
+    try:
+        model, loading = AutoModel.from_pretrained(
+            path, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise _unreadable(name, error) from error
+    # transformers fills weights that it does not find with random numbers.
+    absent = sorted([*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])])
+    if absent:
         raise ValueError(
-            f"no model could be read at {name!r} ({reason}): give 'nano', a directory with config.json and model.safetensors, or a hub id."
-        ) from error
+            f"{name!r} lacks {len(absent)} weights of its architecture or has them in another shape, "
+            f"{absent[0]!r} among them: give the whole model."
+        )
+    # Without its files a CLIP tokenizer still loads, and reads every character as unknown.
+    if len({tuple(tokens) for tokens in tokenizer(["dog", "cat"])["input_ids"]}) == 1:
+        raise ValueError(
+            f"the tokenizer of {name!r} cannot tell 'dog' from 'cat': "
+            "add the model's tokenizer.json or vocab.json and merges.txt."
+        )
     return model, tokenizer
+
+
+def _unreadable(name: str, error: Exception) -> ValueError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ValueError(
+        f"no model could be read at {name!r} ({reason}): "
+        "give 'nano', a directory with config.json and model.safetensors, or a hub id."
+    )
 
 
 def _refuse_unsafe(weights: Path) -> None:
     """Read a pickle checkpoint with the reader that executes nothing, before anything else touches it."""
+    refusal = (
+        f"{str(weights)!r} is a pickle that the weights-only reader refuses, so it was not opened: "
+        "convert it to model.safetensors."
+    )
     try:
-        torch.load(weights, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{weights} is a pickle that the weights-only reader refuses, so it was not opened: convert it to model.safetensors."
-        ) from error
+        content = torch.load(weights, map_location="meta", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint stop the reader in any way
+        raise ValueError(refusal) from error
+    if not isinstance(content, dict):
+        raise ValueError(refusal)
 
 
 def _preprocessing(path: str, model: PreTrainedModel) -> Preprocessing:
-    from transformers import AutoConfig  # noqa: F401  (transformers is loaded by now; hub files come through its cache)
-    from transformers.utils import cached_file
-
     side = model.config.vision_config.image_size
-    found = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    record = json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
+    record = _json_of(path, "preprocessor_config.json") or _json_of(path, "processor_config.json").get(
+        "image_processor", {}
+    )
     clip = model.config.model_type == "clip"
+    interpolations: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
+    resample = record.get("resample", 3)
+    if resample not in interpolations:
+        raise ValueError(
+            f"the preprocessing of {path!r} has resample {resample}; 2 (bilinear) and 3 (bicubic) are supported: "
+            "change preprocessor_config.json or choose another model."
+        )
     return Preprocessing(
         resolution=side,
         mean=tuple(record.get("image_mean", CLIP_MEAN if clip else (0.5, 0.5, 0.5))),
         std=tuple(record.get("image_std", CLIP_STD if clip else (0.5, 0.5, 0.5))),
         crop=bool(record.get("do_center_crop", clip)),
-        interpolation="bilinear" if record.get("resample", 3) == 2 else "bicubic",
+        interpolation=interpolations[resample],
     )
+
+
+def _json_of(path: str, file: str) -> dict[str, Any]:
+    """A JSON file of a local directory or of the hub (through transformers' cache); empty where there is none."""
+    from transformers.utils import cached_file
+
+    found = cached_file(path, file, _raise_exceptions_for_missing_entries=False)
+    return json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
 
 
 def _processor_record(preprocessing: Preprocessing) -> dict[str, Any]:

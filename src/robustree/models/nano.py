@@ -1,8 +1,8 @@
 """The built-in model: a CLIP small enough for a laptop core, from a small config of the same transformers classes.
 
-48-pixel images in 16 patches, 4 vision layers of width 192, 2 text layers of width 128, 128 shared dimensions: 2.2 M parameters.
-`recipes/nano.py` trains it and writes the directory `nano/` beside this file, which `load("nano")` opens like any other.
-"""
+48-pixel images in 16 patches, 4 vision layers of width 192, 2 text layers of width 128, 128 shared dimensions: 2.2 M
+parameters. `recipes/nano.py` trains it and writes the directory `nano/` beside this file, which `load("nano")` opens
+like any other."""
 
 from __future__ import annotations
 

@@ -33,12 +33,12 @@ def harden(
     report: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TreeModel:
-    """Harden `model` (in place) by `recipe` on `data` over `forest`; `directory` becomes a checkpoint that transformers opens.
+    """Harden `model` (in place) by `recipe` on `data` over `forest`; `directory` becomes a checkpoint that
+    transformers opens.
 
     An interrupted run resumes from `directory`. A `stop` saves the state and leaves without a checkpoint.
     """
     runtime = runtime or Runtime()
-    model.to(runtime.device)
     size = model.image_encoder.preprocessing.resolution
     images = data.training(size)
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -46,28 +46,28 @@ def harden(
     tree_model = build_tree_model(
         model,
         forest,
-        images=images.images(sample, generator).to(runtime.device),
+        images=images.images(sample, generator),
         space=recipe.space,
         depths=recipe.depths,
         template=recipe.template,
     )
-    finished = False
+    remaining = 0  # a run interrupted after its last step reports nothing more, but has a checkpoint to write
 
     def watch(progress: Progress) -> None:
-        nonlocal finished
-        finished = progress.step == progress.steps
+        nonlocal remaining
+        remaining = progress.steps - progress.step
         report(progress)
 
     train(
         tree_model, recipe, images, directory=directory, runtime=runtime, save_every=save_every, report=watch, stop=stop
     )
-    if finished and runtime.is_main:
+    if remaining == 0 and runtime.is_main:
         save_checkpoint(
             directory,
             model,
             tree_model,
             template=recipe.template,
-            record={"recipe": recipe_record(recipe), "data": data.name},
+            record={"recipe": recipe_record(recipe), "data": data.name, "model": model.name},
         )
     return tree_model.requires_grad_(False)
 

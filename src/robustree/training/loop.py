@@ -6,8 +6,9 @@ import copy
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +24,8 @@ from robustree.tree_model import Scores, TreeModel
 
 
 class TrainingData(Protocol):
-    """What the loop needs of a data set. `leaves` (N,) classes; `images(index, generator)` augmented images (B, 3, H, W)."""
+    """What the loop needs of a data set. `leaves` (N,) classes; `images(index, generator)` augmented images (B, 3, H,
+    W)."""
 
     @property
     def leaves(self) -> Tensor: ...
@@ -37,7 +39,8 @@ class NonFiniteError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What happened in one optimiser step: `step` counts from 1; `logs` holds the loss terms, the learning rate, the gradient norm."""
+    """What happened in one optimiser step: `step` counts from 1; `logs` holds the loss terms, the learning rate, the
+    gradient norm."""
 
     step: int
     steps: int
@@ -58,7 +61,8 @@ def train(
 ) -> TreeModel:
     """Train `raw` in place by a recipe and return it.
 
-    `directory` gets `log.csv` and, every `save_every` steps and at a `stop`, the state that the same call resumes from exactly.
+    `directory` gets `log.csv` and, every `save_every` steps and at a `stop`, the state that the same call resumes
+    from exactly.
 
     Raises:
         NonFiniteError: before the optimiser step that a non-finite loss or gradient would have spoilt.
@@ -82,7 +86,7 @@ def train(
         optimiser.zero_grad()
         logs: dict[str, float] = {}
         for micro in range(recipe.micro_batches):
-            # Chunks are numbered over all processes: 1 process with 2 micro-batches computes what 2 processes with 1 do.
+            # Chunks count over all processes: 1 process with 2 micro-batches computes what 2 processes with 1 do.
             chunk = runtime.rank * recipe.micro_batches + micro
             images, leaves, generator = _chunk(recipe, data, step, chunk, runtime)
             with runtime.accumulate(model, last=micro == recipe.micro_batches - 1):
@@ -92,18 +96,19 @@ def train(
                 runtime.backward(loss / recipe.micro_batches)
             for name, value in ({"loss": loss.detach()} | terms).items():
                 logs[name] = logs.get(name, 0.0) + float(value) / recipe.micro_batches
-        gradient = torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        total = runtime.mean(torch.stack([torch.tensor(logs["loss"], device=runtime.device), gradient]))
-        if not bool(total.isfinite().all()):
+        logs["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(trained, 1.0))
+        means = runtime.mean(torch.tensor(list(logs.values()), device=runtime.device))
+        logs = dict(zip(logs, means.tolist(), strict=True))
+        if not math.isfinite(logs["loss"]) or not math.isfinite(logs["gradient_norm"]):
             raise NonFiniteError(
-                f"the loss ({float(total[0])}) or the gradient norm ({float(total[1])}) was not finite at step {step + 1}; "
-                "the weights are those of the step before: lower lr or the weights of the loss."
+                f"the loss ({logs['loss']}) or the gradient norm ({logs['gradient_norm']}) was not finite "
+                f"at step {step + 1}; the weights are those of the step before: lower lr or the weights of the loss."
             )
         optimiser.step()
-        logs |= {"lr": recipe.learning_rate(step), "gradient_norm": float(gradient)}
+        logs["lr"] = recipe.learning_rate(step)
         log.add(step + 1, logs)
         report(Progress(step=step + 1, steps=recipe.steps, images=recipe.batch_size, logs=logs))
-        halt = stop()
+        halt = runtime.any(stop())
         if runtime.is_main and ((step + 1) % save_every == 0 or step + 1 == recipe.steps or halt):
             log.write()
             save_state(directory, raw, optimiser, step + 1, identity)
@@ -133,7 +138,8 @@ def _chunk(
     chunks = recipe.micro_batches * runtime.world
     if recipe.batch_size % chunks:
         raise ValueError(
-            f"batch_size {recipe.batch_size} is not a multiple of {chunks} (micro_batches x processes): choose a multiple."
+            f"batch_size {recipe.batch_size} is not a multiple of {chunks} (micro_batches x processes): "
+            "choose a multiple."
         )
     size = recipe.batch_size // chunks
     per_epoch = len(data.leaves) // recipe.batch_size
@@ -153,9 +159,8 @@ def _seed(seed: int, step: int, chunk: int) -> int:
 
 
 def _identity(raw: TreeModel, recipe: Recipe, data: TrainingData) -> str:
-    """What a state file belongs to, as JSON: the recipe, the forest and the data."""
-    content = {
-        "recipe": repr(recipe),
+    """What a state file belongs to, as JSON: the recipe by field, the forest and the data."""
+    content = {field.name: repr(getattr(recipe, field.name)) for field in fields(recipe)} | {
         "forest": raw.forest.fingerprint,
         "images": len(data.leaves),
         "head": repr(raw.head),
@@ -172,6 +177,7 @@ class _Log:
         if active and start and path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            rows = [row | {"step": int(row["step"])} for row in rows]
             self._rows = [row for row in rows if row["step"] <= start]
 
     def add(self, step: int, logs: Mapping[str, float]) -> None:

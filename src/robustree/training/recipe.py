@@ -17,9 +17,9 @@ AnyMethod = TeCoA | FARE | PMGAFT | AGFT | Hierarchical
 class Recipe:
     """One hardening run.
 
-    `space`: the head that is trained (Sphere is CLIP's cosine head). `batch_size`: images an optimiser step, over all processes
-    and `micro_batches`. `warmup`: fraction of `steps` over which the learning rate rises. `attack.step_size` is in units of eps.
-    """
+    `space`: the head that is trained (Sphere is CLIP's cosine head). `batch_size`: images an optimiser step, over all
+    processes and `micro_batches`. `warmup`: fraction of `steps` over which the learning rate rises.
+    `attack.step_size` is in units of eps."""
 
     method: AnyMethod
     space: Space = field(default_factory=Sphere)
@@ -41,7 +41,8 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)}; it counts from 1: give a positive number.")
         if self.batch_size % self.micro_batches:
             raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}: choose a divisor."
+                f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}: "
+                "choose a divisor."
             )
         if not self.lr > 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
             raise ValueError(
@@ -50,7 +51,8 @@ class Recipe:
             )
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to 0: a function of the step alone, so that resuming needs no scheduler state."""
+        """Linear warm-up, then a cosine to 0: a function of the step alone, so that resuming needs no scheduler
+        state."""
         rise = max(1, round(self.warmup * self.steps))
         if step < rise:
             return self.lr * (step + 1) / rise

@@ -5,6 +5,8 @@ Everything else asks this object. Start several processes with `torchrun --nproc
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 class Runtime:
     """Where a run computes and how its processes agree."""
 
-    def __init__(self) -> None:
-        self._accelerator = Accelerator()
+    def __init__(self, *, cpu: bool = False) -> None:
+        """`cpu`: compute on the CPU even where there is a GPU."""
+        self._accelerator = Accelerator(cpu=cpu)
 
     @property
     def device(self) -> torch.device:
@@ -47,7 +50,11 @@ class Runtime:
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all processes."""
-        return self._accelerator.reduce(value, reduction="mean")
+        return cast(Tensor, self._accelerator.reduce(value, reduction="mean"))
+
+    def any(self, flag: bool) -> bool:
+        """Whether at least one process says so; every process asks at the same point, so that all stop together."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def wait(self) -> None:
         """Return once every process has arrived here."""

@@ -19,7 +19,8 @@ FILE = "state.safetensors"
 
 
 def save_state(directory: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int, identity: str) -> None:
-    """Write the state after `step` steps. `identity` names the run (recipe and data), so that no other run resumes from it."""
+    """Write the state after `step` steps. `identity` names the run (recipe and data), so that no other run resumes
+    from it."""
     tensors = {f"model.{name}": p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value.contiguous() for name, value in moments.items()}
@@ -38,13 +39,16 @@ def load_state(directory: Path, model: nn.Module, optimiser: torch.optim.Optimiz
         return 0
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safetensors iterates only over keys())
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}): delete it to start again.") from error
+    if not metadata.keys() >= {"step", "identity"}:
+        raise ValueError(f"{str(path)!r} is no state of a run: delete it to start again.")
     if metadata["identity"] != identity:
         raise ValueError(
-            f"{str(directory)!r} holds another run ({_difference(metadata['identity'], identity)}): choose another output directory."
+            f"{str(directory)!r} holds another run ({_difference(metadata['identity'], identity)}): "
+            "choose another output directory."
         )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     state: dict[int, dict[str, torch.Tensor]] = {}

@@ -1,0 +1,171 @@
+"""Exhibits for the gallery: images that a model recognises at every level until a superclass is attacked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from robustree.attacks.rounding import round_to_bytes
+from robustree.auditing.audit import Plan, Subject, attack_level, predictions, read_rows
+from robustree.checkpoint import device_of, write_whole
+from robustree.data.catalog import AuditImages
+from robustree.data.folder import png_bytes
+from robustree.taxonomy import Forest
+from robustree.tree_model import Scores
+
+GALLERY, FOLDER = "gallery.json", "gallery"
+_TRIES = 4  # attacks that are run for one exhibit, at most: rounding to 8 bits may undo some
+
+Choice = tuple[Subject, int, str]  # the attacked model, the image's position, the attacked level
+
+
+def make_exhibits(
+    subjects: Sequence[Subject], images: AuditImages, forest: Forest, plan: Plan, directory: Path, count: int
+) -> int:
+    """Write up to `count` exhibits as PNGs in `directory/gallery` and `directory/gallery.json`; returns how many.
+
+    The rows in `directory` say which images lose a superclass under attack. Images that the model, then most models,
+    get right at every level come first, models take turns, and `plan.seed` decides between equals. That attack is run
+    again, rounded to the 8 bits of a PNG, and read by every model. "kept_after_rounding" is false where rounding undid
+    it, which happens only if no attack survives.
+    """
+    taken: set[int] = set()
+    entries: list[dict[str, Any]] = []
+    rows = read_rows(directory)
+    queues = {id(subject): _candidates(subject, subjects, images, forest, plan.seed, rows) for subject in subjects}
+    tries, waiting = _TRIES * count, list(subjects)
+    spare: tuple[dict[str, Any], dict[str, bytes]] | None = None
+    while waiting and len(entries) < count and tries:
+        subject = waiting.pop(0)
+        choice = next((choice for choice in queues[id(subject)] if choice[1] not in taken), None)
+        if choice is None:
+            continue
+        waiting.append(subject)
+        taken.add(choice[1])
+        tries -= 1
+        entry, pictures = _exhibit(choice, subjects, images, forest, plan, f"{len(entries) + 1:02d}")
+        if entry["kept_after_rounding"]:
+            _write(directory, pictures)
+            entries.append(entry)
+        else:
+            spare = spare or (entry, pictures)
+    if not entries and spare:
+        _write(directory, spare[1])
+        entries.append(spare[0])
+    write_whole(directory / GALLERY, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+    return len(entries)
+
+
+def _candidates(
+    subject: Subject,
+    subjects: Sequence[Subject],
+    images: AuditImages,
+    forest: Forest,
+    seed: int,
+    rows: Sequence[Mapping[str, Any]],
+) -> Iterator[Choice]:
+    """The images that show how a superclass of `subject` breaks, best first, each with a broken coarsest level."""
+    truth = {
+        image: {cut.label: cut.of_leaf[leaf] for cut in forest.cuts()}
+        for image, leaf in zip(images.ids, images.leaves.tolist(), strict=True)
+    }
+    own, known = (subject.name, subject.head), {(other.name, other.head) for other in subjects}
+    right: dict[str, set[tuple[str, str]]] = {image: set() for image in images.ids}
+    clean: dict[str, Mapping[str, int]] = {}
+    broken: dict[str, set[str]] = {image: set() for image in images.ids}
+    for row in rows:
+        image, key, direct = row["image"], (row["model"], row["head"]), row["direct"]
+        if image not in truth or key not in known:
+            continue
+        if not row["attacked"]:
+            if direct == truth[image]:
+                right[image].add(key)
+            if key == own:
+                clean[image] = direct
+        elif key == own and row["valid"] and direct.get(row["attacked"]) != truth[image].get(row["attacked"]):
+            broken[image].add(row["attacked"])
+
+    def rank(image: str) -> tuple[bool, int, int]:
+        return own not in right[image], -len(right[image]), crc32(f"{seed}/{image}".encode())
+
+    for position in sorted(range(len(images.ids)), key=lambda position: rank(images.ids[position])):
+        image = images.ids[position]
+        tops = [
+            level
+            for level in _superclasses(forest)
+            if level in broken[image] and clean[image][level] == truth[image][level]
+        ]
+        if tops:
+            yield subject, position, tops[crc32(f"{seed}/{image}".encode()) % len(tops)]
+
+
+def _superclasses(forest: Forest) -> list[str]:
+    """The coarsest level of every tree."""
+    return [forest.cut(tree.name, len(tree.levels)).label for tree in forest.trees if tree.levels]
+
+
+def _exhibit(
+    choice: Choice, subjects: Sequence[Subject], images: AuditImages, forest: Forest, plan: Plan, number: str
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    subject, position, label = choice
+    device = device_of(subject.model)
+    clean = images.pixels[position : position + 1].to(device)
+    leaf = images.leaves[position : position + 1].to(device)
+    generator = torch.Generator().manual_seed(crc32(f"{plan.seed}/exhibit/{images.ids[position]}/{label}".encode()))
+    full = replace(plan, stop=False)  # the strongest image, not the first sufficient one, survives rounding
+    made = attack_level(subject.model, clean, leaf, forest, full, label, "margin", generator)
+    cut = forest.find_cut(label)
+
+    @torch.no_grad()
+    def works(candidates: Tensor) -> Tensor:
+        return subject.model(candidates).at(cut).argmax(1) != cut.of_leaf[int(leaf)]
+
+    rounded = round_to_bytes(made, clean, plan.threat, works=works)
+    difference = rounded.images - clean
+    pictures = {
+        f"{number}-clean.png": png_bytes(clean[0]),
+        f"{number}-perturbation.png": png_bytes(0.5 + difference[0] / (2 * difference.abs().max().clamp(min=1e-6))),
+        f"{number}-adversarial.png": png_bytes(rounded.images[0]),
+    }
+    names = [s.name for s in subjects]
+    paths = {}
+    for other in subjects:
+        title = other.name if names.count(other.name) == 1 else f"{other.name} ({other.head})"
+        with torch.no_grad():
+            before, after = _paths(other.model(clean), forest), _paths(other.model(rounded.images), forest)
+        paths[title] = {tree: {"clean": before[tree], "adversarial": after[tree]} for tree in before}
+    entry = {
+        "image": images.ids[position],
+        "model": subject.name,
+        "head": subject.head,
+        "attacked": label,
+        "eps": plan.threat.eps,
+        "kept_after_rounding": bool(rounded.kept[0]),
+        **dict(zip(("clean_png", "perturbation_png", "adversarial_png"), pictures, strict=True)),
+        "truth": {tree.name: [forest.names[n] for n in forest.path(tree.name, int(leaf))] for tree in forest.trees},
+        "paths": paths,
+    }
+    return entry, pictures
+
+
+def _paths(scores: Scores, forest: Forest) -> Mapping[str, list[str]]:
+    """The decision of one image at every level of every tree, as names from the leaf to the top."""
+    decided = {label: int(index) for label, index in predictions(scores, forest, "direct").items()}
+
+    def name(tree: str, level: int) -> str:
+        cut = forest.cut(tree, level)
+        return forest.names[cut.nodes[decided[cut.label]]]
+
+    return {tree.name: [name(tree.name, level) for level in range(len(tree.levels) + 1)] for tree in forest.trees}
+
+
+def _write(directory: Path, pictures: Mapping[str, bytes]) -> None:
+    for name, content in pictures.items():
+        write_whole(directory / FOLDER / name, content)

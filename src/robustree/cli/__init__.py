@@ -1,0 +1,105 @@
+"""The command line: one module a command, imported when it is called, so that `robustree --help` is instant."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+
+from robustree import __version__
+from robustree.cli.endings import DISK_FULL, Ended, Terminated, disk_is_full, interrupted, sentence
+
+COMMANDS = (
+    ("quickstart", "audit, harden twice and compare: the built-in model and images"),
+    ("harden", "make a model robust: tecoa, fare, pmg-aft, agft or hierarchical"),
+    ("audit", "measure models under attack at every level of the label trees"),
+    ("attack", "write adversarial PNGs for a folder of images"),
+    ("classify", "say what images show, at every level of every tree"),
+    ("tree", "show or check a label tree"),
+    ("report", "rebuild the report of an audit from its rows"),
+)
+"""Commands and what they do, in the order in which a newcomer meets them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    0 done; 1 a run failed (loss not finite, disk full); 2 the input was refused, with one line that says why; 130 and
+    143 stopped by Ctrl-C or SIGTERM.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        _print_help()
+        return 0
+    if given[0] in ("-V", "--version"):
+        print(f"robustree {__version__}")
+        return 0
+    try:
+        with _termination_as_interrupt():
+            return _run(given[0], given[1:])
+    except Ended as ending:
+        return _say(str(ending), ending.code)
+    except KeyboardInterrupt as stop:
+        ending = interrupted(stop, "nothing was saved")
+        return _say(str(ending), ending.code)
+    except ValueError as refused:
+        return _say(f"error: {sentence(refused)}", 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left; the exit must not write
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if disk_is_full(error):
+            return _say(f"error: {DISK_FULL}.", 1)
+        if error.filename is None:
+            raise
+        return _say(f"error: {str(error.filename)!r} cannot be used ({error.strerror}): check the path.", 2)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    names = [command for command, _ in COMMANDS]
+    if name not in names:
+        from robustree.cli.parsing import nearest
+
+        raise ValueError(f"there is no command {name!r}{nearest(name, names)}: the commands are {', '.join(names)}.")
+    return import_module(f"robustree.cli.{name}").run(arguments)
+
+
+def _say(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _print_help() -> None:
+    width = max(len(name) for name, _ in COMMANDS)
+    lines = [
+        "robustree hardens CLIP-like models against adversarial images and audits them",
+        "at every level of a label tree.",
+        "",
+        "usage: robustree COMMAND [options]",
+        "",
+        *(f"  {name:<{width}}  {about}" for name, about in COMMANDS),
+        "",
+        "Start with 'robustree quickstart'. Options: robustree COMMAND --help",
+    ]
+    print("\n".join(lines))
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C; inside a thread, where Python sets no handlers, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,207 @@
+"""`robustree harden METHOD`: from a pretrained model to a robust checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Generic, Literal, TypeVar
+
+import tyro
+from rich.console import Console
+
+from robustree.attacks import PGD
+from robustree.checkpoint import MARKER
+from robustree.cli.endings import Ended, keeping, orderly_stop, sentence
+from robustree.cli.loading import choose_device, data_set, forest_of_trees, open_model
+from robustree.cli.options import Device, ThreatOptions
+from robustree.cli.parsing import parse
+from robustree.cli.progress import Bar
+from robustree.data import DataSet
+from robustree.geometry import Euclidean, Poincare, Space, Sphere
+from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
+from robustree.models import VisionLanguageModel
+from robustree.taxonomy import Forest
+from robustree.training import NonFiniteError, Progress, Recipe, Runtime, harden, recipe_record
+from robustree.tree_model import TEMPLATE, Depths
+
+Method = TypeVar("Method", TeCoA, FARE, PMGAFT, AGFT, Hierarchical)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingAttack:
+    """The attack inside each training step."""
+
+    steps: int = 3
+    """Gradient steps."""
+    step_size: float = 0.5
+    """Size of a step, in units of eps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Generic[Method]):
+    """One hardening run."""
+
+    method: tyro.conf.OmitArgPrefixes[Method]
+    model: str = "nano"
+    """The model to harden: nano, a hub id, or a directory."""
+    data: str = "emoji"
+    """The images: emoji, or a folder with one sub-folder a class."""
+    trees: tuple[str, ...] = ()
+    """Label trees: shipped ones (unicode wordnet place size words) or files; all shipped ones for emoji if left out."""
+    output: Path
+    """The directory that becomes the checkpoint; an interrupted run goes on from there."""
+    threat: ThreatOptions = field(default_factory=ThreatOptions)
+    attack: TrainingAttack = field(default_factory=TrainingAttack)
+    steps: int = Recipe.steps
+    """Optimiser steps."""
+    batch_size: int = Recipe.batch_size
+    """Images a step."""
+    micro_batches: int = Recipe.micro_batches
+    """Parts in which a batch is computed, to save memory."""
+    lr: float = Recipe.lr
+    """Peak learning rate."""
+    weight_decay: float = Recipe.weight_decay
+    warmup: float = Recipe.warmup
+    """Fraction of the steps over which the learning rate rises."""
+    seed: int = Recipe.seed
+    space: Literal["poincare", "euclidean", "sphere"] | None = None
+    """Where images and texts are compared: poincare for hierarchical, CLIP's sphere for the others, or as said here."""
+    curvature: float = 1.0
+    """r of the Poincare ball of curvature -r."""
+    depths: Depths = field(default_factory=Depths)
+    template: str = TEMPLATE
+    """The prompt of a class; {} becomes its name."""
+    save_every: int = 50
+    """Steps between saved states."""
+    device: Device | None = None
+    """cpu or cuda; the GPU if there is one, unless said here."""
+
+    def recipe(self) -> Recipe:
+        return Recipe(
+            method=self.method,
+            space=self._space(),
+            depths=self.depths,
+            template=self.template,
+            threat=self.threat.threat(),
+            attack=PGD(steps=self.attack.steps, step_size=self.attack.step_size, best=False),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            micro_batches=self.micro_batches,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
+            seed=self.seed,
+        )
+
+    def _space(self) -> Space:
+        name = self.space or ("poincare" if isinstance(self.method, Hierarchical) else "sphere")
+        return {"poincare": Poincare(curvature=self.curvature), "euclidean": Euclidean(), "sphere": Sphere()}[name]
+
+
+def _named(name: str, method: type) -> object:
+    """The sub-command of a method; its line in the help is that of the method's module."""
+    about = " ".join((sys.modules[method.__module__].__doc__ or "").partition("\n\n")[0].split())
+    return tyro.conf.subcommand(name, description=about)
+
+
+Command = (
+    Annotated[Options[TeCoA], _named("tecoa", TeCoA)]
+    | Annotated[Options[FARE], _named("fare", FARE)]
+    | Annotated[Options[PMGAFT], _named("pmg-aft", PMGAFT)]
+    | Annotated[Options[AGFT], _named("agft", AGFT)]
+    | Annotated[Options[Hierarchical], _named("hierarchical", Hierarchical)]
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parse(Command, arguments, command="harden", about="Harden a model against adversarial images.")
+    device = choose_device(options.device)
+    recipe, forest = options.recipe(), forest_of_trees(options.trees, options.data)
+    data = data_set(options.data, forest)
+    finished = is_finished(options.output, recipe, forest, data=options.data, model=options.model)
+    runtime = Runtime(cpu=device.type == "cpu")
+    if not finished:
+        harden_with_bar(
+            open_model(options.model),
+            data,
+            forest,
+            recipe,
+            options.output,
+            console=Console(stderr=True, quiet=not runtime.is_main),
+            title=f"harden {arguments[0]}",
+            runtime=runtime,
+            save_every=options.save_every,
+        )
+    if runtime.is_main:
+        output = str(options.output)
+        audit = ["robustree", "audit", options.model, output, "--data", options.data, "--output", f"{output}-audit"]
+        print(f"hardened model  {output}\nnext            {shlex.join(audit)}")
+    return 0
+
+
+def is_finished(directory: Path, recipe: Recipe, forest: Forest, *, data: str, model: str) -> bool:
+    """Whether `directory` already is the checkpoint of this run.
+
+    Raises:
+        ValueError: it is the checkpoint of another run.
+    """
+    path = directory / MARKER
+    if not path.is_file():
+        return False
+    content = json.loads(path.read_text(encoding="utf-8"))
+    record = content["record"]
+    wanted = {"recipe": json.loads(json.dumps(recipe_record(recipe))), "data": data, "model": model}
+    found = {name: record.get(name) for name in wanted} | {"forest": content["forest"]["fingerprint"]}
+    wanted["forest"] = forest.fingerprint
+    different = [name for name in wanted if wanted[name] != found[name]]
+    if different:
+        raise ValueError(
+            f"{str(directory)!r} holds a model that was hardened with another {different[0]}: choose another --output."
+        )
+    return True
+
+
+def harden_with_bar(
+    model: VisionLanguageModel,
+    data: DataSet,
+    forest: Forest,
+    recipe: Recipe,
+    directory: Path,
+    *,
+    console: Console,
+    title: str,
+    runtime: Runtime,
+    save_every: int = 50,
+) -> None:
+    """Harden behind a progress bar; Ctrl-C and SIGTERM save the state first.
+
+    Raises:
+        Ended: interrupted (130, 143), not finite, or the disk is full (1).
+    """
+    last = 0
+    kept = f"the last saved state, if there is one, stays in {directory}; run the same command to go on"
+    with keeping(kept), orderly_stop() as stop, Bar(console, title, recipe.steps) as bar:
+
+        def report(progress: Progress) -> None:
+            nonlocal last
+            last = progress.step
+            bar.update(last, images=progress.images, work=1, doing=f"loss {progress.logs['loss']:.3f}")
+
+        try:
+            harden(
+                model, data, forest, recipe, directory, runtime=runtime, save_every=save_every, report=report, stop=stop
+            )
+        except NonFiniteError as error:
+            raise Ended(f"error: {sentence(error)}", 1) from error
+        if stop() and last < recipe.steps:
+            name = "interrupted" if stop.signal == signal.SIGINT else "terminated"
+            raise Ended(
+                f"{name} after step {last} of {recipe.steps}: the state is in {directory}; "
+                "run the same command to go on.",
+                128 + stop.signal,
+            )

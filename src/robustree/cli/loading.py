@@ -1,0 +1,233 @@
+"""From what a user names (models, trees, data) to what an audit needs (subjects, a forest, images)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from robustree.checkpoint import MARKER, load_checkpoint
+from robustree.cli.parsing import nearest
+from robustree.data import CATALOG, AuditImages, DataSet, emoji, quickstart_classes, read_folder
+from robustree.models import VisionLanguageModel, load
+from robustree.models.huggingface import nano_directory
+from robustree.taxonomy import EMOJI_TREES, Cut, Forest, emoji_forest, forest_from_json, leaves_of, read_forest
+from robustree.tree_model import TEMPLATE, TreeModel, build_tree_model, cosine_head
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as the user named it: `name` in tables, `where` it is."""
+
+    name: str
+    where: str
+
+    @property
+    def is_checkpoint(self) -> bool:
+        return (Path(self.where) / MARKER).is_file()
+
+    @property
+    def forest(self) -> Forest:
+        """The forest that a checkpoint was hardened over."""
+        path = Path(self.where) / MARKER
+        try:
+            return forest_from_json(json.loads(path.read_text(encoding="utf-8"))["forest"])
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{str(path)!r} is damaged ({error}): restore it or harden again.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model over a forest, without gradients. `heads`: its own first, then CLIP's cosine head where that differs."""
+
+    source: Source
+    resolution: int
+    heads: tuple[TreeModel, ...]
+
+    @property
+    def model(self) -> TreeModel:
+        return self.heads[0]
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The GPU if there is one, otherwise the CPU, or as asked; single precision is exact (no TF32).
+
+    Raises:
+        ValueError: cuda was asked for, and torch finds none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, but torch finds no CUDA device: leave --device out or give cpu.")
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def sources(values: Sequence[str]) -> tuple[Source, ...]:
+    """Models from words such as "nano", "openai/clip-vit-base-patch32", "runs/tecoa" or "mine=runs/tecoa".
+
+    Raises:
+        ValueError: none was given, or two have one name.
+    """
+    if not values:
+        raise ValueError("no model was given; give nano, a hub id, or a directory.")
+    found = []
+    for value in values:
+        name, equals, where = value.partition("=")
+        if not equals or Path(value).exists():
+            name, where = Path(value).resolve().name if Path(value).exists() else value.rsplit("/", 1)[-1], value
+        if not name or not where:
+            raise ValueError(f"the model {value!r} has an empty part; write name=path.")
+        if name in {other.name for other in found}:
+            raise ValueError(f"two models are called {name!r}; write name=path to tell them apart.")
+        found.append(Source(name, where))
+    return tuple(found)
+
+
+def forest_of_trees(trees: Sequence[str], data: str) -> Forest:
+    """The forest of shipped trees (by name) or of tree files; the first file defines the classes, but not of emoji.
+
+    Raises:
+        ValueError: both kinds were given, an unknown name, a missing or bad file, or no tree for a folder of images.
+    """
+    files = [tree for tree in trees if tree not in EMOJI_TREES and (tree.endswith(".json") or Path(tree).is_file())]
+    shipped = [tree for tree in trees if tree not in files]
+    for tree in shipped:
+        if tree not in EMOJI_TREES:
+            raise ValueError(
+                f"there is no tree {tree!r}{nearest(tree, EMOJI_TREES)}: "
+                f"give tree files or shipped trees ({', '.join(EMOJI_TREES)})."
+            )
+    if files and shipped:
+        raise ValueError(
+            f"--trees mixes shipped trees ({', '.join(shipped)}) and files ({', '.join(files)}); give one kind."
+        )
+    if files:
+        return read_forest(files, quickstart_classes() if data == "emoji" else leaves_of(files[0]))
+    if not shipped and data != "emoji":
+        raise ValueError(f"the data {data!r} comes without a label tree: name one with --trees my_tree.json.")
+    return emoji_forest(quickstart_classes(), shipped or EMOJI_TREES)
+
+
+def choose_forest(models: Sequence[Source], trees: Sequence[str], data: str, *, other_trees: bool = False) -> Forest:
+    """The forest of an audit: the named trees, else the one that all checkpoints share, else all shipped trees.
+
+    Raises:
+        ValueError: checkpoints disagree with each other or, unless `other_trees`, with the named trees.
+    """
+    hardened = [model for model in models if model.is_checkpoint]
+    if trees or not hardened:
+        wanted = forest_of_trees(trees, data)
+        named = "--trees gives"
+    else:
+        wanted, named = hardened[0].forest, f"{hardened[0].name!r} has"
+    for model in hardened:
+        own = model.forest
+        if own.fingerprint != wanted.fingerprint and not other_trees:
+            raise ValueError(
+                f"the checkpoint {model.name!r} was hardened with {_described(own)}, but {named} {_described(wanted)}: "
+                "give the same trees, or add --other-trees to audit it with trees that it has not seen."
+            )
+    return wanted
+
+
+def _described(forest: Forest) -> str:
+    return f"the trees {', '.join(tree.name for tree in forest.trees) or 'none'} (forest {forest.fingerprint[:8]})"
+
+
+def find_level(forest: Forest, label: str) -> tuple[Cut, ...]:
+    """The level called "leaf" or "unicode/1", or every level for "all".
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    if label == "all":
+        return forest.cuts()
+    labels = [cut.label for cut in forest.cuts()]
+    if label not in labels:
+        raise ValueError(
+            f"there is no level {label!r}{nearest(label, labels)}: the levels are {', '.join(labels)}, and all."
+        )
+    return (forest.find_cut(label),)
+
+
+def open_model(where: str) -> VisionLanguageModel:
+    """A plain model: "nano", a hub id or a directory.
+
+    Raises:
+        ValueError: nothing is there, or it cannot be used.
+    """
+    if where == "nano" and not nano_directory().is_dir():
+        raise ValueError("the built-in model is not part of this installation: python recipes/nano.py trains it.")
+    if "/" not in where and not Path(where).exists() and nearest(where, ["nano"]) and where != "nano":
+        raise ValueError(f"there is no model {where!r}{nearest(where, ['nano'])}: give nano, a hub id or a directory.")
+    return load(where)
+
+
+def open_over(source: Source, forest: Forest, *, template: str = TEMPLATE, device: torch.device) -> Loaded:
+    """A model over a forest; a checkpoint keeps its own template, and any head but the cosine one gets that beside it.
+
+    Raises:
+        ValueError: nothing is there, or it cannot be used.
+    """
+    if source.is_checkpoint:
+        checkpoint = load_checkpoint(Path(source.where), forest=forest)
+        plain, own = checkpoint.model, checkpoint.tree_model
+    else:
+        plain = open_model(source.where)
+        side = plain.image_encoder.preprocessing.resolution
+        # Images set the scale of heads other than the sphere's only, so any image will do here.
+        own = build_tree_model(plain, forest, images=torch.full((1, 3, side, side), 0.5), template=template)
+    heads = (own,) if own.head.space.name == "sphere" else (own, own.with_head(cosine_head(plain)))
+    return Loaded(
+        source=source,
+        resolution=plain.image_encoder.preprocessing.resolution,
+        heads=tuple(head.to(device).requires_grad_(False).eval() for head in heads),
+    )
+
+
+def data_set(name: str, forest: Forest) -> DataSet:
+    """The images called `name` with the classes of a forest: a known set, or a folder `name/<class>/<image>`.
+
+    Raises:
+        ValueError: there is no such set or folder, or its classes are not those of the forest.
+    """
+    if name == "emoji":
+        if forest.leaves != quickstart_classes():
+            raise ValueError(
+                f"the trees have {forest.leaf_count} classes, not the {len(quickstart_classes())} of the emoji data: "
+                "give --data FOLDER with the trees' classes, or other trees."
+            )
+        return emoji()
+    path = Path(name)
+    if not path.is_dir():
+        raise ValueError(
+            f"data is {name!r}{nearest(name, list(CATALOG))}; "
+            f"give a folder of class sub-folders or one of {', '.join(CATALOG)}."
+        )
+    folder = partial(read_folder, path, classes=forest.leaves)
+
+    def fixed(size: int) -> AuditImages:
+        images = folder(resolution=size)
+        return AuditImages(images.fixed(), images.leaves, images.ids)
+
+    return DataSet(
+        name=name,
+        about=f"images in {name}",
+        forest=lambda trees: forest.select(trees) if trees else forest,
+        training=lambda size: folder(resolution=size),
+        audit=fixed,
+    )
+
+
+def weights_digest(model: TreeModel) -> str:
+    """The sha256 (hex) of what decides a model's scores: its weights, node texts and head."""
+    digest = hashlib.sha256(repr(model.head).encode())
+    for name, tensor in sorted({**model.state_dict(), "text_features": model.text_features}.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,41 @@
+"""`robustree report`: the report of an audit from its rows, without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from robustree.auditing.report import write_report
+from robustree.cli.parsing import parse
+from robustree.cli.table import figures_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which audit."""
+
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIRECTORY")]
+    """The directory that `robustree audit` wrote."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parse(Options, arguments, command="report", about="Rebuild the report of an audit from its rows.")
+    show_report(options.directory)
+    return 0
+
+
+def show_report(directory: Path) -> dict[str, object]:
+    """Write the report, print the table and where the report is, and return the figures."""
+    report = write_report(directory)
+    figures = json.loads(report.figures.read_text(encoding="utf-8"))
+    table, console = figures_table(figures), Console(soft_wrap=True, highlight=False)
+    # A table wider than the terminal runs over its edge: figures are never cut off.
+    Console(width=max(console.width, console.measure(table).maximum)).print(table)
+    console.print(f"report  {report.html}")
+    return figures

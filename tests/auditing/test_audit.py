@@ -1,0 +1,398 @@
+"""Audits: every row once, whatever interrupts them, and each saying what the model really does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from robustree.attacks import PGD, Threat
+from robustree.auditing.audit import (
+    HEADER,
+    ROWS,
+    Plan,
+    Status,
+    Subject,
+    audit,
+    depth_spearman,
+    level_objective,
+    read_rows,
+)
+from robustree.data import AuditImages
+from robustree.geometry import Euclidean, Poincare, Sphere
+from robustree.taxonomy import Forest
+from robustree.tree_model import TreeModel
+
+EPS = 8 / 255
+PLAN = Plan(
+    threat=Threat(eps=EPS),
+    attack=PGD(steps=3),
+    losses=("margin", "cross_entropy"),
+    readouts=("direct",),
+    batch_size=4,
+    seed=3,
+)
+MakeModel = Callable[..., TreeModel]
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def images(tiny_images: Callable[[int], Tensor], make_tree_model: MakeModel) -> AuditImages:
+    """Ten images labelled by the model's own decisions, three of them wrongly: accuracy has room to fall."""
+    pixels = tiny_images(10)
+    with torch.no_grad():
+        leaves = make_tree_model(Sphere())(pixels).nodes[:, :9].argmax(1)
+    leaves[:3] = (leaves[:3] + 1) % 9
+    return AuditImages(pixels, leaves, tuple(f"noise/{k}" for k in range(10)))
+
+
+@pytest.fixture
+def subjects(make_tree_model: MakeModel) -> list[Subject]:
+    """One set of weights under two heads, and another one under CLIP's."""
+    return [
+        Subject("first", make_tree_model(Sphere()).requires_grad_(False)),
+        Subject("first", make_tree_model(Poincare()).requires_grad_(False)),
+        Subject("second", make_tree_model(Sphere(), seed=1).requires_grad_(False)),
+    ]
+
+
+@pytest.fixture
+def run(subjects: list[Subject], images: AuditImages, two_trees: Forest, tmp_path: Path) -> Callable[..., list[Row]]:
+    """Audit into tmp_path/<name>, with changes, and read the rows."""
+
+    def go(name: str = "audit", **changes: Any) -> list[Row]:
+        arguments = {"subjects": subjects, "images": images, "forest": two_trees, "plan": PLAN} | changes
+        report = arguments.pop("report", lambda status: None)
+        audit(**arguments, directory=tmp_path / name, command="robustree audit", report=report)
+        return read_rows(tmp_path / name)
+
+    return go
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return row["image"], row["model"], row["head"], row["attack"], row["attacked"]
+
+
+def _true(row: Row, forest: Forest, label: str) -> int:
+    return forest.find_cut(label).of_leaf[row["leaf"]]
+
+
+def test_every_image_model_head_attack_and_level_has_one_row(
+    run: Callable[..., list[Row]], images: AuditImages, two_trees: Forest
+) -> None:
+    rows = run()
+    labels = ["leaf", "kind/1", "kind/2", "home/1", "home/2", "home/3"]
+    assert [cut.label for cut in two_trees.cuts()] == labels
+    attacks = [("clean", "")]
+    attacks += [(f"pgd-3-{loss}", label) for loss in ("margin", "cross_entropy") for label in labels]
+    attacks += [("pgd-3-cross_entropy", "all")]
+    expected = {
+        (image, model, head, attack, attacked)
+        for image in images.ids
+        for model, head in (("first", "cosine"), ("first", "hyperbolic"), ("second", "cosine"))
+        for attack, attacked in attacks
+    }
+    assert len(rows) == len(expected) == 10 * 3 * 14
+    assert {_key(row) for row in rows} == expected
+    for row in rows:
+        assert row["leaf"] == images.leaves[images.ids.index(row["image"])]
+        assert list(row["direct"]) == list(row["summed"]) == labels
+
+
+def test_clean_rows_are_an_independent_reading_of_the_model(
+    run: Callable[..., list[Row]], subjects: list[Subject], images: AuditImages, two_trees: Forest
+) -> None:
+    """Distances by geodesic formulae of NumPy, one image at a time."""
+    rows = {_key(row): row for row in run(plan=replace(PLAN, losses=(), all_levels=False))}
+    for subject in subjects:
+        model = subject.model
+        with torch.no_grad():
+            texts = model.prototypes().double().numpy()
+        for number, image in enumerate(images.ids):
+            with torch.no_grad():
+                point = model.image_points(images.pixels[number : number + 1]).double().numpy()[0]
+            logits = -model.head.scale * np.array([_distance(model, point, text) for text in texts])
+            row = rows[image, subject.name, subject.head, "clean", ""]
+            for cut in two_trees.cuts():
+                assert row["direct"][cut.label] == int(np.argmax(logits[list(cut.nodes)])), (subject, image, cut.label)
+                mass = np.zeros(len(cut.nodes))
+                np.add.at(mass, list(cut.of_leaf), np.exp(logits[:9] - logits[:9].max()))
+                assert row["summed"][cut.label] == int(np.argmax(mass)), (subject, image, cut.label)
+            assert row["linf"] == 0.0
+            assert row["valid"] is True
+
+
+def _distance(model: TreeModel, v: np.ndarray, w: np.ndarray) -> float:
+    if isinstance(model.head.space, Sphere):
+        return float(1 - v @ w / np.linalg.norm(v) / np.linalg.norm(w))
+    r = model.head.space.curvature  # type: ignore[union-attr]
+    x, y = (np.tanh(r**0.5 * np.linalg.norm(u)) * u / np.linalg.norm(u) / r**0.5 for u in (v, w))
+    ratio = 2 * r * ((x - y) @ (x - y)) / (1 - r * (x @ x)) / (1 - r * (y @ y))
+    return float(np.arccosh(1 + ratio) / r**0.5)
+
+
+def test_attacked_rows_stay_inside_the_threat_and_harm_the_attacked_level(
+    run: Callable[..., list[Row]], two_trees: Forest
+) -> None:
+    rows = run()
+    clean = {(row["image"], row["model"], row["head"]): row for row in rows if row["attack"] == "clean"}
+    fallen = 0
+    for row in rows:
+        if row["attack"] == "clean":
+            continue
+        assert row["valid"] is True
+        assert 0 <= row["linf"] <= EPS + 1e-6
+        if "margin" in row["attack"]:
+            label = row["attacked"]
+            before = clean[row["image"], row["model"], row["head"]]["direct"][label] == _true(row, two_trees, label)
+            after = row["direct"][label] == _true(row, two_trees, label)
+            fallen += before and not after
+    assert fallen > 20
+
+
+@pytest.mark.parametrize("head", [Sphere(), Poincare(), Euclidean()])
+def test_no_image_is_right_under_attack_that_was_wrong_before(
+    run: Callable[..., list[Row]], make_tree_model: MakeModel, two_trees: Forest, head: Any
+) -> None:
+    """True of an attack that starts at the image itself and keeps the best iterate."""
+    attack = PGD(steps=3, random_start=False)
+    subject = Subject("one", make_tree_model(head).requires_grad_(False))
+    rows = run(subjects=[subject], plan=replace(PLAN, attack=attack, losses=("margin",), readouts=("direct", "summed")))
+    clean = {row["image"]: row for row in rows if row["attack"] == "clean"}
+    for row in rows:
+        label, _, readout = row["attacked"].partition(":")
+        if label not in ("", "all"):
+            truth = _true(row, two_trees, label)
+            robust, before = (r[readout or "direct"][label] == truth for r in (row, clean[row["image"]]))
+            assert robust <= before
+
+
+def test_an_attack_is_at_least_as_harmful_as_noise_at_every_level(
+    subjects: list[Subject], run: Callable[..., list[Row]], images: AuditImages, two_trees: Forest
+) -> None:
+    rows = run(subjects=subjects[:1], plan=replace(PLAN, losses=("margin",), attack=PGD(steps=10)))
+    noisy = PLAN.threat.random_start(images.pixels, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        scores = subjects[0].model(noisy)
+    for cut in two_trees.cuts():
+        noise = (scores.at(cut).argmax(1) == torch.tensor(cut.of_leaf)[images.leaves]).sum()
+        attacked = [row for row in rows if row["attacked"] == cut.label and "margin" in row["attack"]]
+        robust = sum(row["direct"][cut.label] == _true(row, two_trees, cut.label) for row in attacked)
+        assert robust <= noise
+        assert robust < 7 or cut.level > 0
+
+
+def test_stopping_early_changes_no_decision_about_the_attacked_level(
+    run: Callable[..., list[Row]], two_trees: Forest
+) -> None:
+    plan = replace(PLAN, losses=("margin",), all_levels=False)
+    whole = {_key(row): row for row in run("whole", plan=plan)}
+    for row in run("stopped", plan=replace(plan, stop=True)):
+        if row["attacked"]:
+            label = row["attacked"]
+            truth = _true(row, two_trees, label)
+            assert (row["direct"][label] == truth) == (whole[_key(row)]["direct"][label] == truth)
+
+
+def test_an_interrupted_audit_ends_in_the_same_rows(run: Callable[..., list[Row]], tmp_path: Path) -> None:
+    """Cut at any byte: in a line, between two lines, or before the first."""
+    plan = replace(PLAN, losses=("margin",), all_levels=False, attack=PGD(steps=1))
+    whole = {_key(row): row for row in run("whole", plan=plan)}
+    content = (tmp_path / "whole" / ROWS).read_bytes()
+    line_end = content.index(b"\n", len(content) // 2)
+    cuts = [0, 1, len(content) - 1, line_end, line_end + 1]
+    cuts += np.random.default_rng(0).integers(2, len(content), 5).tolist()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / HEADER).write_bytes((tmp_path / "whole" / HEADER).read_bytes())
+    for cut in cuts:
+        (tmp_path / "cut" / ROWS).write_bytes(content[:cut])
+        rows = run("cut", plan=plan)
+        assert len(rows) == len(whole), cut
+        assert {_key(row): row for row in rows} == whole, cut
+
+
+def test_a_finished_audit_is_not_computed_again_and_other_models_join_it(
+    run: Callable[..., list[Row]], subjects: list[Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(subjects=subjects[:2])
+    monkeypatch.setattr(TreeModel, "forward", None)  # nothing is asked of the models
+    assert run(subjects=subjects[:2]) == first
+    monkeypatch.undo()
+    both = run(subjects=subjects[2:])
+    assert both[: len(first)] == first
+    header = json.loads((tmp_path / "audit" / HEADER).read_text())
+    assert header["models"] == ["first", "second"]
+    assert set(header["heads"]) == {"first/cosine", "first/hyperbolic", "second/cosine"}
+    assert header["heads"]["first/hyperbolic"]["curvature"] == 1.0
+    assert header["threat"] == {"eps": EPS, "norm": "linf"}
+    assert header["images"] == 10
+    assert header["command"] == "robustree audit"
+
+
+def test_the_rows_do_not_depend_on_what_else_is_audited(run: Callable[..., list[Row]], subjects: list[Subject]) -> None:
+    together = [row for row in run("together") if row["model"] == "second"]
+    assert run("alone", subjects=subjects[2:]) == together
+
+
+def test_progress_counts_every_chunk_once(run: Callable[..., list[Row]]) -> None:
+    seen: list[Status] = []
+    run(report=seen.append)
+    assert [status.done for status in seen] == list(range(1, 3 * 14 * 3 + 1))
+    assert {status.total for status in seen} == {3 * 14 * 3}
+    assert {status.images for status in seen} == {4, 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cheating(PGD):
+    """Leaves the threat: on every second image by brightness, on none else."""
+
+    def __call__(self, f: Any, images: Tensor, *rest: Any, **named: Any) -> Tensor:
+        made = super().__call__(f, images, *rest, **named)
+        made[::2] = (images[::2] + 2 * EPS).clamp(max=2.0)
+        return made
+
+
+def test_an_attack_that_leaves_the_threat_is_reported(run: Callable[..., list[Row]], images: AuditImages) -> None:
+    for row in run(plan=replace(PLAN, attack=_Cheating(steps=1))):
+        number = images.ids.index(row["image"])
+        honest = row["attack"] == "clean" or number % PLAN.batch_size % 2
+        assert row["valid"] is bool(honest)
+        assert (row["linf"] <= EPS + 1e-6) == bool(honest)
+
+
+def test_a_model_over_another_forest(
+    run: Callable[..., list[Row]], make_tree_model: MakeModel, two_trees: Forest, tmp_path: Path
+) -> None:
+    other = Subject("other", make_tree_model(Sphere(), forest=two_trees.select(["kind"])).requires_grad_(False))
+    with pytest.raises(ValueError) as caught:
+        run(subjects=[other])
+    assert str(caught.value) == "the model 'other' was built over another forest: load it with the audit's trees."
+    assert not (tmp_path / "audit").exists()
+
+
+def test_two_models_of_one_name(run: Callable[..., list[Row]], subjects: list[Subject]) -> None:
+    with pytest.raises(ValueError) as caught:
+        run(subjects=[subjects[0], Subject("first", subjects[2].model)])
+    assert str(caught.value) == "two models are named 'first' with the cosine head: give each its own name."
+
+
+def test_weights_that_are_not_finite(run: Callable[..., list[Row]], subjects: list[Subject]) -> None:
+    next(subjects[0].model.image_encoder.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError) as caught:
+        run()
+    assert str(caught.value) == "the model 'first' gave scores that are not finite: check its weights."
+
+
+def test_a_model_that_still_needs_gradients(run: Callable[..., list[Row]], make_tree_model: MakeModel) -> None:
+    trained = make_tree_model(Sphere())
+    trained.image_encoder.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"has parameters that need gradients: call requires_grad_\(False\) first"):
+        run(subjects=[Subject("trained", trained)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"threat": Threat(eps=4 / 255)}, "threat"),
+        ({"attack": PGD(steps=4)}, "attack"),
+        ({"losses": ("margin",)}, "attack"),
+        ({"stop": True}, "attack"),
+        ({"seed": 4}, "seed"),
+    ],
+)
+def test_a_directory_with_another_audit(run: Callable[..., list[Row]], changes: dict[str, Any], name: str) -> None:
+    small = replace(PLAN, losses=("margin", "cross_entropy"), attack=PGD(steps=1))
+    rows = run(plan=small)
+    with pytest.raises(
+        ValueError, match=rf"audit' holds an audit with another {name} \(.*\): choose another directory"
+    ):
+        run(plan=replace(small, **changes))
+    assert run(plan=small) == rows
+
+
+def test_a_directory_with_an_audit_of_other_images(run: Callable[..., list[Row]], images: AuditImages) -> None:
+    plan = replace(PLAN, losses=(), all_levels=False)
+    run(plan=plan)
+    fewer = AuditImages(images.pixels[:9], images.leaves[:9], images.ids[:9])
+    with pytest.raises(ValueError, match=r"holds an audit with another images \(10\)"):
+        run(plan=plan, images=fewer)
+    renamed = replace(images, ids=tuple(f"other/{k}" for k in range(10)))
+    relabelled = replace(images, leaves=(images.leaves + 1) % 9)
+    for others in (renamed, relabelled):
+        with pytest.raises(ValueError, match="holds an audit with another labels"):
+            run(plan=plan, images=others)
+
+
+def test_a_directory_without_rows(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as caught:
+        read_rows(tmp_path)
+    assert str(caught.value) == (f"'{tmp_path}' holds no rows.jsonl: give a directory that `robustree audit` wrote.")
+
+
+def test_plans_that_make_no_sense(two_trees: Forest) -> None:
+    with pytest.raises(ValueError, match="readout is 'guess'; direct, via_leaf, summed are the readouts"):
+        replace(PLAN, readouts=("guess",))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"returns its last iterate; audits need the best one: set best=True\."):
+        replace(PLAN, attack=PGD(best=False))
+    with pytest.raises(ValueError, match="a cross-entropy attack on 'kind/1:summed' was asked for"):
+        level_objective(two_trees, torch.zeros(1, dtype=torch.long), "kind/1:summed", "cross_entropy")
+    with pytest.raises(ValueError, match="there is no cut 'kind/9' in this forest"):
+        level_objective(two_trees, torch.zeros(1, dtype=torch.long), "kind/9", "margin")
+
+
+def test_every_readout_has_a_label_and_the_leaf_level_only_one(run: Callable[..., list[Row]]) -> None:
+    plan = replace(PLAN, losses=("margin",), readouts=("direct", "via_leaf", "summed"), attack=PGD(steps=1))
+    labels = {row["attacked"] for row in run(plan=plan)}
+    levels = {"kind/1", "kind/2", "home/1", "home/2", "home/3"}
+    assert labels == {"", "leaf", "all"} | levels | {f"{n}:via_leaf" for n in levels} | {f"{n}:summed" for n in levels}
+
+
+def _average_ranks(values: np.ndarray) -> np.ndarray:
+    order = np.sort(values)
+    return np.array([np.mean(np.flatnonzero(order == value)) for value in values])
+
+
+@pytest.mark.parametrize("space", [Poincare(), Euclidean()])
+def test_the_depth_correlation_is_spearmans(make_tree_model: MakeModel, two_trees: Forest, space: Any) -> None:
+    """Depth by hand: leaves 0, level l of L at -l / (L + 1), a node at its finest level."""
+    model = make_tree_model(space)
+    assert (depth_spearman(model) or 0) > 0.9  # the ladder of norms that a head starts with
+    with torch.no_grad():  # training moves every norm
+        model.text_projection.weight.add_(torch.randn(8, 12, generator=torch.Generator().manual_seed(0)) / 4)
+    by_name = {"mammal": -1 / 3, "bird": -1 / 3, "baked": -1 / 3, "fruit": -1 / 3, "animal": -2 / 3, "food": -2 / 3}
+    home = two_trees.tree("home")
+    for number in (3, 2, 1):
+        by_name |= {two_trees.names[node]: -number / 4 for node in home.levels[number - 1] if node >= 9}
+    depths = np.array([by_name.get(name, 0.0) for name in two_trees.names])
+    with torch.no_grad():
+        norms = np.linalg.norm(model.prototypes().double().numpy(), axis=1)
+    x, y = _average_ranks(depths), _average_ranks(norms)
+    expected = ((x - x.mean()) * (y - y.mean())).mean() / x.std() / y.std()
+    assert len(set(norms.round(5))) == len(norms)
+    assert depth_spearman(model) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_depth_correlation_turns_with_the_norms(make_tree_model: MakeModel) -> None:
+    """A head whose norms were put the wrong way round."""
+    model = make_tree_model(Poincare())
+    ladder = depth_spearman(model)
+    assert ladder is not None
+    model.radii = 1 / model.radii
+    turned = depth_spearman(model)
+    assert turned is not None
+    assert turned < -0.9 < 0.9 < ladder
+
+
+def test_norms_mean_nothing_on_the_sphere(
+    make_tree_model: MakeModel, run: Callable[..., list[Row]], tmp_path: Path
+) -> None:
+    assert depth_spearman(make_tree_model(Sphere())) is None
+    run(plan=replace(PLAN, losses=(), all_levels=False))
+    assert set(json.loads((tmp_path / "audit" / HEADER).read_text())["spearman"]) == {"first/hyperbolic"}

@@ -1,0 +1,205 @@
+"""One tiny run, and a program that does it in other processes: `worker.py kill DIRECTORY`, `worker.py pair DIRECTORY`.
+
+Processes are forked after the imports, which take seconds, so that many of them can be killed in one test.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from robustree.attacks import PGD, Threat
+from robustree.geometry import Poincare, Space, Sphere
+from robustree.methods import FARE, PMGAFT, Hierarchical, TeCoA
+from robustree.taxonomy import Forest, TreeSource, build_forest
+from robustree.training import NonFiniteError, Progress, Recipe, Runtime, train
+from robustree.tree_model import Head, TreeModel
+
+LEAVES = ("dog", "cat", "owl", "pear", "fig")
+FOREST: Forest = build_forest(
+    LEAVES, [TreeSource("kind", {"animal": {"mammal": ["dog", "cat"], "bird": ["owl"]}, "food": ["pear", "fig"]})]
+)
+SIDE = 4
+RECIPE = Recipe(
+    method=Hierarchical(),
+    space=Poincare(),
+    threat=Threat(eps=8 / 255),
+    attack=PGD(steps=2, step_size=0.5, best=False),
+    steps=10,
+    batch_size=4,
+    micro_batches=2,
+    lr=1e-2,
+)
+METHODS = {
+    "tecoa": (TeCoA(), Sphere()),
+    "fare": (FARE(), Sphere()),
+    "pmg_aft": (PMGAFT(), Sphere()),
+    "hierarchical": (Hierarchical(), Poincare()),
+    "per_level": (Hierarchical(perturbation="per_level"), Poincare()),
+}
+KILLS = ("steps", "before_rename", "after_rename", "in_flush")
+
+
+class Encoder(nn.Module):
+    """Two layers: images (B, 3, 4, 4) -> embeddings (B, 8)."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        self.first, self.second = nn.Linear(3 * SIDE * SIDE, 16), nn.Linear(16, 8)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=draw) / 4
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(images.flatten(1) - 0.5)))
+
+
+def tree_model(space: Space | None = None, *, seed: int = 0, forest: Forest = FOREST) -> TreeModel:
+    """The model before training: the same weights every time."""
+    draw = torch.Generator().manual_seed(seed + 100)
+    projection = nn.Linear(12, 8, bias=False)
+    projection.weight.data = torch.randn(8, 12, generator=draw)
+    features = torch.randn(len(forest.names), 12, generator=draw)
+    head = Head(space=space or Poincare(), scale=5.0)
+    return TreeModel(Encoder(seed), projection, features, forest, head, image_norm=1.5)
+
+
+@dataclass
+class Pictures:
+    """Noisy pictures, one colour a class; `seen` records the images asked for, `noise` the generators' seeds."""
+
+    count: int = 22
+    strength: float = 0.1
+    seen: list[list[int]] = field(default_factory=list)
+    noise: list[int] = field(default_factory=list)
+    spoil_at: int | None = None
+
+    @property
+    def leaves(self) -> Tensor:
+        return torch.arange(self.count) % len(LEAVES)
+
+    def images(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        self.seen.append(index.tolist())
+        self.noise.append(generator.initial_seed())
+        colours = torch.rand(len(LEAVES), 3, 1, 1, generator=torch.Generator().manual_seed(5))
+        grain = torch.rand(self.count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(6))
+        images = 0.6 * colours[self.leaves[index]] + 0.2 * grain[index]
+        images = images + self.strength * torch.rand(images.shape, generator=generator)
+        return images * torch.nan if len(self.seen) == self.spoil_at else images
+
+
+def _killed(job: Callable[[], None]) -> None:
+    """Do a job in a child process that must die of SIGKILL."""
+    child = os.fork()
+    if child == 0:
+        job()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+        raise SystemExit(f"the child was to be killed, but ended with status {status}.")
+
+
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill(directory: Path) -> None:
+    """Runs that are killed after certain steps, in the middle of saving, and again after they were resumed."""
+
+    def run(name: str, report: Callable[[Progress], None] = lambda progress: None) -> None:
+        train(tree_model(), RECIPE, Pictures(), directory=directory / name, save_every=2, report=report)
+
+    for last in (1, 4, 5, 9):
+        _killed(lambda last=last: run("steps", lambda progress: _die() if progress.step >= last else None))
+
+    def interrupting(function: str, calls: int, *, after: bool) -> None:
+        original = getattr(os, function)
+
+        def patched(*arguments: object) -> None:
+            nonlocal calls
+            calls -= 1
+            if calls == 0:
+                if after:
+                    original(*arguments)
+                _die()
+            original(*arguments)
+
+        setattr(os, function, patched)
+
+    for name, function, after in (
+        ("before_rename", "replace", False),
+        ("after_rename", "replace", True),
+        ("in_flush", "fsync", False),
+    ):
+        for calls in (3, 4):  # the log and the state of two saves
+
+            def job(name: str = name, function: str = function, after: bool = after, calls: int = calls) -> None:
+                interrupting(function, calls, after=after)
+                run(name)
+
+            _killed(job)
+
+
+def pair(directory: Path) -> None:
+    """Two processes that train together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(200)  # a process that waits for the other for ever ends with the test
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+            _member(directory, rank)
+            sys.stdout.flush()
+            os._exit(0)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if any(codes):
+        raise SystemExit(f"the processes ended with {codes}.")
+
+
+def _member(directory: Path, rank: int) -> None:
+    runtime = Runtime()
+    if (runtime.rank, runtime.world) != (rank, 2):
+        raise SystemExit(f"process {rank} became {runtime.rank} of {runtime.world}.")
+    found: dict[str, object] = {}
+    for name, (method, space) in METHODS.items():
+        recipe, model = replace(RECIPE, method=method, space=space, micro_batches=1, steps=4), tree_model(space)
+        train(model, recipe, Pictures(), directory=directory / name, runtime=runtime)
+        found[name] = model.state_dict()
+    model, steps = tree_model(), []
+    recipe = replace(RECIPE, micro_batches=1)
+    train(
+        model,
+        recipe,
+        Pictures(),
+        directory=directory / "stopped",
+        runtime=runtime,
+        report=lambda progress: steps.append(progress.step),
+        stop=lambda: rank == 1 and len(steps) == 3,
+    )
+    found["stopped"] = steps
+    try:
+        spoilt = Pictures(spoil_at=2 if rank == 1 else None)
+        train(tree_model(), recipe, spoilt, directory=directory / "spoilt", runtime=runtime)
+    except NonFiniteError as error:
+        found["spoilt"] = str(error)
+    torch.save(found, directory / f"rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # the first optimiser imports for a second
+    {"kill": kill, "pair": pair}[sys.argv[1]](Path(sys.argv[2]))
