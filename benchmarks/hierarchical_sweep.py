@@ -17,6 +17,7 @@ import torch
 from quickstart_ablation import ATTACK, BASE, HERE, HRFT, RUNS, TREES, Setting, describe, run, settings
 
 from robustree.checkpoint import write_whole
+from robustree.methods import AGFT
 from robustree.tree_model import Depths
 
 IMAGES = 181
@@ -51,6 +52,11 @@ def candidates() -> list[Setting]:
         for name, rates in FLAT.items()
         for lr in rates
         if (name, lr) != ("tecoa", 1e-3)
+    ]
+    found += [  # the authors' softening 0.4 belongs to CLIP's scale 100; the built-in model's is far lower
+        Setting(f"agft softening {softening:g} sharpness {sharpness:g}", replace(BASE, method=AGFT(**values)))
+        for softening, sharpness in ((1.0, 1.8), (1.0, 1.0), (1.5, 1.8))
+        if (values := {"softening": softening, "sharpness": sharpness})
     ]
     return found
 

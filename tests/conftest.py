@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustree.geometry import Space
 from robustree.models.encoder import ImageEncoder, Preprocessing, VisionLanguageModel
 from robustree.taxonomy import Forest, TreeSource, build_forest
-from robustree.tree_model import TreeModel, build_tree_model
+from robustree.tree_model import Depths, TreeModel, build_tree_model
 
 LEAVES = ("dog", "cat", "fox", "hen", "owl", "bread", "rye", "pear", "fig")
 KIND = TreeSource(
@@ -95,7 +95,8 @@ def make_tree_model(
     """space, forest=, seed= -> a new `TreeModel` of the tiny model."""
 
     def make(space: Space, *, forest: Forest = two_trees, seed: int = 0) -> TreeModel:
-        return build_tree_model(make_tiny_clip(seed), forest, images=tiny_images(16), space=space)
+        ladder = Depths(leaf=1.2, root=0.6)  # a harder case than the default, where all texts start equally deep
+        return build_tree_model(make_tiny_clip(seed), forest, images=tiny_images(16), space=space, depths=ladder)
 
     return make
 

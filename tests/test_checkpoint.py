@@ -35,7 +35,7 @@ def hardened(
     def make(space: Space) -> tuple[VisionLanguageModel, TreeModel]:
         model = load(str(clip_directory))
         tree_model = build_tree_model(
-            model, two_trees, images=images, space=space, depths=Depths(leaf=1.1), template=TEMPLATE
+            model, two_trees, images=images, space=space, depths=Depths(leaf=1.1, root=0.6), template=TEMPLATE
         )
         draw = torch.Generator().manual_seed(2)
         with torch.no_grad():

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -164,3 +165,12 @@ def write_whole(path: Path, content: bytes | str) -> None:
 def device_of(model: torch.nn.Module) -> torch.device:
     """Where a module's weights are."""
     return next(model.parameters()).device
+
+
+def weights_digest(model: TreeModel) -> str:
+    """The sha256 (hex) of what decides a model's scores: its weights, node texts and head."""
+    digest = hashlib.sha256(repr(model.head).encode())
+    for name, tensor in sorted({**model.state_dict(), "text_features": model.text_features}.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

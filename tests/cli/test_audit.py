@@ -106,7 +106,7 @@ def test_rows_of_other_weights_are_never_mixed(
     assert (ran.code, ran.err) == (
         2,
         f"error: {str(tmp_path / 'audit')!r} holds rows of another model called 'it': "
-        "choose another --output, or name the model with name=path.\n",
+        "choose another directory, or give the model another name.\n",
     )
 
 

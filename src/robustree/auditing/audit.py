@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from robustree.attacks import PGD, Threat
-from robustree.checkpoint import device_of, write_whole
+from robustree.checkpoint import device_of, weights_digest, write_whole
 from robustree.data.catalog import AuditImages
 from robustree.objectives import READOUTS, CrossEntropy, Margin, Objective, Readout, every_level, level_scores
 from robustree.taxonomy import Forest, forest_to_json
@@ -265,10 +265,23 @@ def _header(
     spearman = {f"{s.name}/{s.head}": depth_spearman(s.model) for s in subjects}
     return {
         "models": list(dict.fromkeys(subject.name for subject in subjects)),
-        "heads": {f"{s.name}/{s.head}": {"scale": s.model.head.scale, **vars(s.model.head.space)} for s in subjects},
+        "heads": {
+            f"{s.name}/{s.head}": {
+                "scale": s.model.head.scale,
+                **vars(s.model.head.space),
+                "weights": weights_digest(s.model),
+            }
+            for s in subjects
+        },
         "threat": {"eps": plan.threat.eps, "norm": plan.threat.norm},
         "attacks": list(dict.fromkeys(attack for attack, _, _ in plan.runs(forest))),
-        "attack": vars(plan.attack) | {"losses": list(plan.losses), "readouts": list(plan.readouts), "stop": plan.stop},
+        "attack": {
+            **vars(plan.attack),
+            "losses": list(plan.losses),
+            "readouts": list(plan.readouts),
+            "stop": plan.stop,
+            "batch_size": plan.batch_size,
+        },
         "forest": forest.fingerprint,
         "images": len(images.ids),
         "labels": sha256(json.dumps([images.ids, images.leaves.tolist()]).encode()).hexdigest(),
@@ -292,6 +305,12 @@ def _claim(directory: Path, header: Mapping[str, Any]) -> None:
                     "choose another directory."
                 )
         header = {**header, "models": list(dict.fromkeys([*found["models"], *header["models"]]))}
+        for name, head in header["heads"].items():
+            if found["heads"].get(name, head) != head:
+                raise ValueError(
+                    f"{str(directory)!r} holds rows of another model called {name.split('/')[0]!r}: "
+                    "choose another directory, or give the model another name."
+                )
         header["heads"] = found["heads"] | header["heads"]
         header["spearman"] = found["spearman"] | header["spearman"]
     write_whole(path, json.dumps(header, indent=1) + "\n")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +13,8 @@ from rich.console import Console
 
 from robustree.auditing.audit import Loss, Plan, Status, Subject, audit
 from robustree.auditing.exhibits import make_exhibits
-from robustree.checkpoint import write_whole
 from robustree.cli.endings import keeping
-from robustree.cli.loading import Loaded, choose_device, choose_forest, data_set, open_over, sources, weights_digest
+from robustree.cli.loading import Loaded, choose_device, choose_forest, data_set, open_over, sources
 from robustree.cli.options import AttackOptions, Device, ThreatOptions
 from robustree.cli.parsing import parse
 from robustree.cli.progress import Bar
@@ -25,8 +23,6 @@ from robustree.data import AuditImages
 from robustree.objectives import Readout
 from robustree.taxonomy import Forest
 from robustree.tree_model import TEMPLATE
-
-WEIGHTS = "weights.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,15 +117,12 @@ def audit_with_bar(
     """
     subjects = subjects_of(loaded)
     works = list(_works(subjects, len(images.ids), forest, plan))
-    weights = _weights(loaded, directory)
     kept = f"finished rows stay in {directory}; run the same command to go on"
     with keeping(kept), Bar(console, title, sum(works)) as bar:
         completed = 0.0
 
         def report(status: Status) -> None:
             nonlocal completed
-            if status.done == 1:
-                write_whole(directory / WEIGHTS, json.dumps(weights, indent=1) + "\n")
             work = works[status.done - 1]
             completed += work
             bar.update(completed, images=status.images, work=work if status.images else 0, doing=status.doing)
@@ -144,17 +137,3 @@ def _works(subjects: Sequence[Subject], count: int, forest: Forest, plan: Plan) 
             passes = 1 + 2.5 * plan.attack.steps * plan.attack.restarts if attacked else 1
             for start in range(0, count, plan.batch_size):
                 yield passes * min(plan.batch_size, count - start)
-
-
-def _weights(loaded: Sequence[Loaded], directory: Path) -> Mapping[str, str]:
-    """The digests of all models of an audit, by name: rows of one model are never mixed with those of another."""
-    path = directory / WEIGHTS
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    found = {model.source.name: weights_digest(model.model) for model in loaded}
-    for name, digest in found.items():
-        if known.get(name, digest) != digest:
-            raise ValueError(
-                f"{str(directory)!r} holds rows of another model called {name!r}: "
-                "choose another --output, or name the model with name=path."
-            )
-    return known | found

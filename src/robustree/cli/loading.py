@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -222,12 +221,3 @@ def data_set(name: str, forest: Forest) -> DataSet:
         training=lambda size: folder(resolution=size),
         audit=fixed,
     )
-
-
-def weights_digest(model: TreeModel) -> str:
-    """The sha256 (hex) of what decides a model's scores: its weights, node texts and head."""
-    digest = hashlib.sha256(repr(model.head).encode())
-    for name, tensor in sorted({**model.state_dict(), "text_features": model.text_features}.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -35,9 +35,9 @@ class Quickstart:
 
     trees: tuple[str, ...] = ("unicode", "wordnet")
     eps: float = 4 / 255
-    steps: int = 200
+    steps: int = 150
     batch_size: int = 64
-    lr: float = 3e-4
+    lr: float = 1e-3
     training_attack_steps: int = 3
     training_step_size: float = 0.5
     curvature: float = 1.0

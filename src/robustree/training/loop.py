@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robustree.checkpoint import write_whole
+from robustree.checkpoint import weights_digest, write_whole
 from robustree.training.recipe import Recipe
 from robustree.training.runtime import Runtime
 from robustree.training.state import load_state, save_state
@@ -164,6 +164,7 @@ def _identity(raw: TreeModel, recipe: Recipe, data: TrainingData) -> str:
         "forest": raw.forest.fingerprint,
         "images": len(data.leaves),
         "head": repr(raw.head),
+        "pretrained weights": weights_digest(raw),
     }
     return json.dumps(content, sort_keys=True)
 

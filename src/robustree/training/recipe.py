@@ -27,10 +27,10 @@ class Recipe:
     template: str = TEMPLATE
     threat: Threat = field(default_factory=lambda: Threat(eps=4 / 255))
     attack: PGD = field(default_factory=lambda: PGD(steps=3, step_size=0.5, best=False))
-    steps: int = 150
+    steps: int = 1000
     batch_size: int = 64
     micro_batches: int = 1
-    lr: float = 3e-4
+    lr: float = 1e-5
     weight_decay: float = 1e-4
     warmup: float = 0.1
     seed: int = 0
