@@ -22,6 +22,7 @@ from robustree.tree_model import Depths
 
 IMAGES = 181
 FLAT = {"tecoa": (3e-4, 1e-3, 2e-3), "pmg_aft": (3e-4, 1e-3), "agft": (3e-4, 1e-3), "fare": (1e-4, 3e-4)}
+MIDDLE = Depths(image=1.0, leaf=1.2, root=1.2, limit=3.0)  # the base of the sweep; its result chose shallow depths
 LADDER = Depths(image=1.0, leaf=1.2, root=0.6, limit=3.0)
 
 
@@ -31,7 +32,7 @@ def candidates() -> list[Setting]:
 
     def changed(name: str, *, depths: Depths | None = None, lr: float = HRFT.lr, **options) -> Setting:
         method = replace(HRFT.method, **options)
-        return Setting(f"hrft {name}", replace(HRFT, method=method, depths=depths or HRFT.depths, lr=lr), TREES)
+        return Setting(f"hrft {name}", replace(HRFT, method=method, depths=depths or MIDDLE, lr=lr), TREES)
 
     found = [changed("base"), replace(flat["tecoa"], name="tecoa lr 0.001", recipe=replace(BASE, lr=1e-3))]
     found += [
@@ -57,6 +58,13 @@ def candidates() -> list[Setting]:
         Setting(f"agft softening {softening:g} sharpness {sharpness:g}", replace(BASE, method=AGFT(**values)))
         for softening, sharpness in ((1.0, 1.8), (1.0, 1.0), (1.5, 1.8))
         if (values := {"softening": softening, "sharpness": sharpness})
+    ]
+    shallow = Depths(image=0.5, leaf=0.6, root=0.6, limit=1.5)
+    found += [
+        changed("uniform, shallow", linear_weights=False, depths=shallow),
+        changed("uniform, shallow, both", linear_weights=False, depths=shallow, parents="both"),
+        changed("uniform, shallow, negatives none", linear_weights=False, depths=shallow, negatives="none"),
+        replace(flat["fare"], name="fare lr 0.001", recipe=replace(flat["fare"].recipe, lr=1e-3)),
     ]
     return found
 

@@ -47,6 +47,7 @@ THREAT = Threat(eps=4 / 255)
 ATTACK = PGD(steps=20, step_size=0.25)
 TREES = ("unicode", "wordnet", "place", "size", "words")
 BASE = Recipe(method=TeCoA(), threat=THREAT, steps=100, batch_size=64, lr=1e-3)
+FARE_LR = 3e-4
 COLUMNS = (
     "clean_leaf",
     "clean_levels_mean",
@@ -79,28 +80,28 @@ def settings() -> tuple[Setting, ...]:
         Setting("plain", None, note="the built-in model as it ships"),
         Setting("tecoa", BASE, note="leaf cross-entropy"),
         Setting("pmg_aft", replace(BASE, method=PMGAFT()), note="TeCoA and two divergences"),
-        Setting("fare", replace(BASE, method=FARE()), note="embedding shift, no labels"),
-        Setting("agft", replace(BASE, method=AGFT()), note="frozen soft labels"),
+        Setting("fare", replace(BASE, method=FARE(), lr=FARE_LR), note="embedding shift, no labels"),
+        Setting("agft", replace(BASE, method=AGFT(sharpness=1.0, softening=1.0)), note="frozen soft labels"),
         Setting("hrft", HRFT, note="all parts, one tree (WordNet)"),
         Setting("hrft_5trees", HRFT, TREES, note="all parts, five trees"),
         part("hrft-levels", "leaf level only in the hyperbolic head", parents="off"),
-        part("hrft-direct+recursive", "averages (HypAvg) instead of single images", parents="recursive"),
-        part("hrft-direct+both", "single images and averages", parents="both"),
-        part("hrft-hnsa", "negatives of the own level only", negatives="none"),
-        part("hrft-hnsa+lower", "negatives of the level below only", negatives="lower"),
-        part("hrft-hnsa+upper", "negatives of the level above only", negatives="upper"),
         part("hrft-vic", "no bound on image-text distance", vic=0.0),
         part("hrft-gap", "no norm order of labels and images", gap_label=0.0, gap_image=0.0),
-        part("hrft-text_perturbation", "texts stay put in the attack", text_eps=0.0),
-        part("hrft-text_training", "text projection frozen", train_text=False),
+        part("hrft-hnsa", "negatives of the own level only", negatives="none"),
         part("hrft-universal+leaf", "the attack aims at the leaf only", perturbation="leaf"),
-        part("hrft-universal+per_level", "one attack a level", perturbation="per_level"),
         Setting("hrft-hyperbolic+euclidean", replace(HRFT, space=Euclidean()), note="Euclidean distance"),
         Setting(
             "hrft-hyperbolic+cosine",
             replace(HRFT, space=Sphere(), method=replace(HRFT.method, gap_label=0.0, gap_image=0.0, vic=0.0)),
             note="the same levels in CLIP's cosine head",
         ),
+        part("hrft-direct+recursive", "averages (HypAvg) instead of single images", parents="recursive"),
+        part("hrft-text_perturbation", "texts stay put in the attack", text_eps=0.0),
+        part("hrft-text_training", "text projection frozen", train_text=False),
+        part("hrft-direct+both", "single images and averages", parents="both"),
+        part("hrft-universal+per_level", "one attack a level", perturbation="per_level"),
+        part("hrft-hnsa+lower", "negatives of the level below only", negatives="lower"),
+        part("hrft-hnsa+upper", "negatives of the level above only", negatives="upper"),
     )
 
 
@@ -199,7 +200,9 @@ def execute(shard: str, seeds: tuple[int, ...]) -> None:
     index, count = (int(number) for number in shard.split("/"))
     first = [setting for setting in settings() if "-" not in setting.name]
     rest = [setting for setting in settings() if "-" in setting.name]
-    jobs = [(setting, seed) for group in (first, rest) for seed in seeds for setting in group]
+    jobs = [(setting, seed) for seed in seeds for setting in first] + [
+        (setting, seed) for setting in rest for seed in seeds
+    ]
     for setting, seed in jobs[index::count]:
         path = RUNS / f"test-{setting.name}-{seed}.json"
         if path.exists():

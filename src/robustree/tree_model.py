@@ -57,10 +57,10 @@ class Depths:
     depths. With root < leaf the order is there from the start (measured equal: benchmarks/hierarchical_sweep.json).
     """
 
-    image: float = 1.0
-    leaf: float = 1.2
-    root: float = 1.2
-    limit: float = 3.0
+    image: float = 0.5
+    leaf: float = 0.6
+    root: float = 0.6
+    limit: float = 1.5
 
     def __post_init__(self) -> None:
         if not 0 < self.root <= self.leaf < self.limit or not 0 < self.image < self.limit:

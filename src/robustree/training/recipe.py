@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 
 from robustree.attacks import PGD, Threat
 from robustree.geometry import Poincare, Space, Sphere
-from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
+from robustree.methods import Hierarchical, Method
 from robustree.tree_model import TEMPLATE, Depths
-
-AnyMethod = TeCoA | FARE | PMGAFT | AGFT | Hierarchical
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +19,7 @@ class Recipe:
     processes and `micro_batches`. `warmup`: fraction of `steps` over which the learning rate rises.
     `attack.step_size` is in units of eps."""
 
-    method: AnyMethod
+    method: Method
     space: Space = field(default_factory=Sphere)
     depths: Depths = field(default_factory=Depths)
     template: str = TEMPLATE
