@@ -17,10 +17,11 @@ import torch
 from quickstart_ablation import ATTACK, BASE, HERE, HRFT, RUNS, TREES, Setting, describe, run, settings
 
 from robustree.checkpoint import write_whole
-from robustree.methods import AGFT
+from robustree.methods import AGFT, FARE
 from robustree.tree_model import Depths
 
 IMAGES = 181
+FARE_LATER = (1e-3, 2e-3, 4e-3)
 FLAT = {"tecoa": (3e-4, 1e-3, 2e-3), "pmg_aft": (3e-4, 1e-3), "agft": (3e-4, 1e-3), "fare": (1e-4, 3e-4)}
 MIDDLE = Depths(image=1.0, leaf=1.2, root=1.2, limit=3.0)  # the base of the sweep; its result chose shallow depths
 LADDER = Depths(image=1.0, leaf=1.2, root=0.6, limit=3.0)
@@ -30,9 +31,9 @@ def candidates() -> list[Setting]:
     """Learning rates for every method; then HRFT on five trees, one change at a time."""
     flat = {setting.name: setting for setting in settings()}
 
-    def changed(name: str, *, depths: Depths | None = None, lr: float = HRFT.lr, **options) -> Setting:
+    def changed(name: str, *, depths=MIDDLE, lr: float = HRFT.lr, scale: float = 1.0, **options) -> Setting:
         method = replace(HRFT.method, **options)
-        return Setting(f"hrft {name}", replace(HRFT, method=method, depths=depths or MIDDLE, lr=lr), TREES)
+        return Setting(f"hrft {name}", replace(HRFT, method=method, depths=depths, lr=lr, scale=scale), TREES)
 
     found = [changed("base"), replace(flat["tecoa"], name="tecoa lr 0.001", recipe=replace(BASE, lr=1e-3))]
     found += [
@@ -59,12 +60,20 @@ def candidates() -> list[Setting]:
         for softening, sharpness in ((1.0, 1.8), (1.0, 1.0), (1.5, 1.8))
         if (values := {"softening": softening, "sharpness": sharpness})
     ]
-    shallow = Depths(image=0.5, leaf=0.6, root=0.6, limit=1.5)
+    shallow = {"depths": Depths(image=0.5, leaf=0.6, root=0.6, limit=1.5)}
     found += [
-        changed("uniform, shallow", linear_weights=False, depths=shallow),
-        changed("uniform, shallow, both", linear_weights=False, depths=shallow, parents="both"),
-        changed("uniform, shallow, negatives none", linear_weights=False, depths=shallow, negatives="none"),
-        replace(flat["fare"], name="fare lr 0.001", recipe=replace(flat["fare"].recipe, lr=1e-3)),
+        changed("uniform, shallow", linear_weights=False, **shallow),
+        changed("uniform, shallow, both", linear_weights=False, parents="both", **shallow),
+        changed("uniform, shallow, negatives none", linear_weights=False, negatives="none", **shallow),
+        *(
+            replace(flat["fare"], name=f"fare lr {lr:g}", recipe=replace(BASE, method=FARE(), lr=lr))
+            for lr in FARE_LATER
+        ),
+        changed("shallow, scale 0.5", scale=0.5, **shallow),
+        changed("shallow, scale 0.5, text frozen", scale=0.5, train_text=False, **shallow),
+        changed("shallow, text frozen", train_text=False, **shallow),
+        changed("shallow, scale 2, text frozen", scale=2.0, train_text=False, **shallow),
+        replace(flat["tecoa"], name="tecoa scale 0.5", recipe=replace(BASE, scale=0.5)),
     ]
     return found
 

@@ -47,7 +47,7 @@ THREAT = Threat(eps=4 / 255)
 ATTACK = PGD(steps=20, step_size=0.25)
 TREES = ("unicode", "wordnet", "place", "size", "words")
 BASE = Recipe(method=TeCoA(), threat=THREAT, steps=100, batch_size=64, lr=1e-3)
-FARE_LR = 3e-4
+FARE_LR = 2e-3
 COLUMNS = (
     "clean_leaf",
     "clean_levels_mean",

@@ -50,7 +50,7 @@ def test_scores_are_read_in_the_order_of_the_cut_and_of_the_index() -> None:
 
 @pytest.mark.parametrize("space", SPACES, ids=name)
 @pytest.mark.parametrize("cosine", [-0.5, 0.05, 0.25, 0.9])
-@pytest.mark.parametrize("depths", [Depths(), Depths(image=0.4, leaf=2.0, root=0.1)], ids=["default", "deep"])
+@pytest.mark.parametrize("depths", [Depths(), Depths(image=0.4, leaf=2.0, root=0.1, limit=3.0)], ids=["default", "deep"])
 def test_the_matched_logit_has_the_slope_of_clip_in_the_cosine(
     space: Space, cosine: float, depths: Depths, clip: VisionLanguageModel
 ) -> None:
@@ -269,7 +269,7 @@ def test_a_model_refuses_another_number_of_texts(two_trees: Forest) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"image": 0.0}, {"image": 3.0}, {"leaf": 0.5}, {"root": 0.0}, {"root": -1.0}, {"limit": 1.2}, {"leaf": math.nan}],
+    [{"image": 0.0}, {"image": 3.0}, {"leaf": 0.5}, {"root": 0.0}, {"root": -1.0}, {"limit": 0.6}, {"leaf": math.nan}],
 )
 def test_impossible_depths_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"^depths are image .* lower the first three or raise the limit\.$"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -218,13 +218,14 @@ def build_tree_model(
     images: Tensor,
     space: Space | None = None,
     depths: Depths | None = None,
+    scale: float = 1.0,
     template: str = TEMPLATE,
 ) -> TreeModel:
     """A `TreeModel` over `forest` with the pretrained weights of `model` (shared, not copied).
 
     `images` (B, 3, H, W) in [0, 1] of the task, a few dozen suffice, set the scale: their mean embedding norm c_img
     and their mean cosine with their nearest leaf text. `space`: Sphere() (CLIP's own head, default), Poincare(r) or
-    Euclidean().
+    Euclidean(). `scale` multiplies the head's logit scale.
 
     Raises:
         ValueError: the template has no "{}".
@@ -238,6 +239,7 @@ def build_tree_model(
     head = cosine_head(model)
     if space is not None and not isinstance(space, Sphere):
         head = matched_head(space, model, cosine=float(cosines.max(dim=1).values.mean()), depths=depths)
+    head = replace(head, scale=scale * head.scale)
     image_norm = float(embeddings.norm(dim=1).mean())
     return TreeModel(model.image_encoder, model.text_projection, text_features, forest, head, image_norm=image_norm)
 

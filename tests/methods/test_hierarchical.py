@@ -314,4 +314,4 @@ def test_the_gap_is_0_on_a_ladder_steeper_than_its_margin(make_context: MakeCont
     for margin, is_zero in [(0.29, True), (0.31, False)]:
         _, terms = Hierarchical(gap_margin=margin).loss(context, [made])
         assert bool(terms["gap_label"] == 0) is is_zero
-    assert context.head.depths == Depths(leaf=1.2, root=0.6)
+    assert context.head.depths == Depths(image=1.0, leaf=1.2, root=0.6, limit=3.0)

@@ -40,7 +40,7 @@ def test_every_learning_rate_is_positive_and_at_most_lr(steps: int, warmup: floa
         ),
         (
             {"warmup": 1.0},
-            "lr 0.0003, weight_decay 0.0001, warmup 1.0: "
+            "lr 1e-05, weight_decay 0.0001, warmup 1.0: "
             "lr must be positive, weight_decay at least 0 and warmup in [0, 1).",
         ),
     ],

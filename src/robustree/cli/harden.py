@@ -73,6 +73,8 @@ class Options(Generic[Method]):
     """Where images and texts are compared: poincare for hierarchical, CLIP's sphere for the others, or as said here."""
     curvature: float = 1.0
     """r of the Poincare ball of curvature -r."""
+    scale: float = Recipe.scale
+    """Factor on the head's logit scale; below 1 is softer."""
     depths: Depths = field(default_factory=Depths)
     template: str = TEMPLATE
     """The prompt of a class; {} becomes its name."""
@@ -85,6 +87,7 @@ class Options(Generic[Method]):
         return Recipe(
             method=self.method,
             space=self._space(),
+            scale=self.scale,
             depths=self.depths,
             template=self.template,
             threat=self.threat.threat(),

@@ -49,6 +49,7 @@ def harden(
         images=images.images(sample, generator),
         space=recipe.space,
         depths=recipe.depths,
+        scale=recipe.scale,
         template=recipe.template,
     )
     remaining = 0  # a run interrupted after its last step reports nothing more, but has a checkpoint to write

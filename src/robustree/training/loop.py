@@ -75,14 +75,14 @@ def train(
     select_trained(raw, text=recipe.method.trains_text)
     frozen = frozen_copy(raw)
     trained = [p for p in raw.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimiser = _optimiser(raw, recipe)
     identity = _identity(raw, recipe, data)
     start = load_state(directory, raw, optimiser, identity)
     model = runtime.wrap(raw)
     log = _Log(directory / "log.csv", start, runtime.is_main)
     for step in range(start, recipe.steps):
         for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate(step)
+            group["lr"] = group["factor"] * recipe.learning_rate(step)
         optimiser.zero_grad()
         logs: dict[str, float] = {}
         for micro in range(recipe.micro_batches):
@@ -123,6 +123,15 @@ def select_trained(raw: TreeModel, *, text: bool) -> None:
     raw.requires_grad_(False)
     raw.image_encoder.requires_grad_(True)
     raw.text_projection.requires_grad_(text)
+
+
+def _optimiser(raw: TreeModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW with one group of images and one of texts; "factor" is a group's fraction of the learning rate."""
+    parts = ((raw.image_encoder, 1.0), (raw.text_projection, recipe.text_lr))
+    groups = [{"params": [p for p in part.parameters() if p.requires_grad], "factor": factor} for part, factor in parts]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=recipe.lr, weight_decay=recipe.weight_decay
+    )
 
 
 def frozen_copy(raw: TreeModel) -> Callable[[Tensor], Scores]:

@@ -15,13 +15,15 @@ from robustree.tree_model import TEMPLATE, Depths
 class Recipe:
     """One hardening run.
 
-    `space`: the head that is trained (Sphere is CLIP's cosine head). `batch_size`: images an optimiser step, over all
+    `space`: the head that is trained (Sphere is CLIP's cosine head); `scale` multiplies its logit scale, which starts
+    where the logit's slope in the cosine is CLIP's. `batch_size`: images an optimiser step, over all
     processes and `micro_batches`. `warmup`: fraction of `steps` over which the learning rate rises.
-    `attack.step_size` is in units of eps."""
+    `text_lr`: the text projection's rate as a fraction of `lr`. `attack.step_size` is in units of eps."""
 
     method: Method
     space: Space = field(default_factory=Sphere)
     depths: Depths = field(default_factory=Depths)
+    scale: float = 1.0
     template: str = TEMPLATE
     threat: Threat = field(default_factory=lambda: Threat(eps=4 / 255))
     attack: PGD = field(default_factory=lambda: PGD(steps=3, step_size=0.5, best=False))
@@ -29,6 +31,7 @@ class Recipe:
     batch_size: int = 64
     micro_batches: int = 1
     lr: float = 1e-5
+    text_lr: float = 0.1
     weight_decay: float = 1e-4
     warmup: float = 0.1
     seed: int = 0
@@ -42,6 +45,10 @@ class Recipe:
                 f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}: "
                 "choose a divisor."
             )
+        if not self.text_lr > 0:
+            raise ValueError(f"text_lr is {self.text_lr}; it is a fraction of lr: give a positive number.")
+        if not self.scale > 0:
+            raise ValueError(f"scale is {self.scale}; it multiplies the head's logit scale: give a positive number.")
         if not self.lr > 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
             raise ValueError(
                 f"lr {self.lr}, weight_decay {self.weight_decay}, warmup {self.warmup}: "
