@@ -17,10 +17,12 @@ import torch
 from quickstart_ablation import ATTACK, BASE, HERE, HRFT, RUNS, TREES, Setting, describe, run, settings
 
 from robustree.checkpoint import write_whole
+from robustree.geometry import Sphere
 from robustree.methods import AGFT, FARE
 from robustree.tree_model import Depths
 
 IMAGES = 181
+COSINE = replace(HRFT.method, vic=0.0, gap_label=0.0, gap_image=0.0)
 FARE_LATER = (1e-3, 2e-3, 4e-3)
 FLAT = {"tecoa": (3e-4, 1e-3, 2e-3), "pmg_aft": (3e-4, 1e-3), "agft": (3e-4, 1e-3), "fare": (1e-4, 3e-4)}
 MIDDLE = Depths(image=1.0, leaf=1.2, root=1.2, limit=3.0)  # the base of the sweep; its result chose shallow depths
@@ -31,9 +33,10 @@ def candidates() -> list[Setting]:
     """Learning rates for every method; then HRFT on five trees, one change at a time."""
     flat = {setting.name: setting for setting in settings()}
 
-    def changed(name: str, *, depths=MIDDLE, lr: float = HRFT.lr, scale: float = 1.0, **options) -> Setting:
+    def changed(name: str, *, depths=MIDDLE, lr=HRFT.lr, text_lr=1.0, scale=1.0, **options) -> Setting:
         method = replace(HRFT.method, **options)
-        return Setting(f"hrft {name}", replace(HRFT, method=method, depths=depths, lr=lr, scale=scale), TREES)
+        recipe = replace(HRFT, method=method, depths=depths, lr=lr, text_lr=text_lr, scale=scale)
+        return Setting(f"hrft {name}", recipe, TREES)
 
     found = [changed("base"), replace(flat["tecoa"], name="tecoa lr 0.001", recipe=replace(BASE, lr=1e-3))]
     found += [
@@ -73,7 +76,24 @@ def candidates() -> list[Setting]:
         changed("shallow, scale 0.5, text frozen", scale=0.5, train_text=False, **shallow),
         changed("shallow, text frozen", train_text=False, **shallow),
         changed("shallow, scale 2, text frozen", scale=2.0, train_text=False, **shallow),
-        replace(flat["tecoa"], name="tecoa scale 0.5", recipe=replace(BASE, scale=0.5)),
+        changed("shallow, text_lr 0.1", text_lr=0.1, **shallow),
+        changed("shallow, text_lr 0.1, scale 0.7", text_lr=0.1, scale=0.7, **shallow),
+        changed("shallow, parents recursive", parents="recursive", **shallow),
+        changed("shallow, text frozen, lr 0.002", train_text=False, lr=2e-3, **shallow),
+        changed(
+            "shallow, text frozen, parents recursive, lr 0.0014",
+            train_text=False,
+            parents="recursive",
+            lr=1.4e-3,
+            **shallow,
+        ),
+        changed("shallow, text frozen, vic 5 above 0.3", train_text=False, vic=5.0, vic_bound=0.3, **shallow),
+        Setting(
+            "hrft shallow, training step_size 1",
+            replace(HRFT, text_lr=1.0, attack=replace(HRFT.attack, step_size=1.0)),
+            TREES,
+        ),
+        Setting("hrft cosine head", replace(HRFT, text_lr=1.0, space=Sphere(), method=COSINE), TREES),
     ]
     return found
 

@@ -41,7 +41,6 @@ class Quickstart:
     training_attack_steps: int = 3
     training_step_size: float = 0.5
     curvature: float = 1.0
-    hierarchical_scale: float = 0.5
     attack_steps: int = 20
     images: int = 131
     exhibits: int = 6
@@ -129,7 +128,5 @@ def recipes_of(options: Options) -> dict[str, Recipe]:
         lr=DEFAULTS.lr,
         seed=options.seed,
     )
-    hierarchical = replace(
-        equal, method=Hierarchical(), space=Poincare(curvature=DEFAULTS.curvature), scale=DEFAULTS.hierarchical_scale
-    )
+    hierarchical = replace(equal, method=Hierarchical(), space=Poincare(curvature=DEFAULTS.curvature))
     return {"tecoa": equal, "hierarchical": hierarchical}
