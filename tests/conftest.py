@@ -95,7 +95,9 @@ def make_tree_model(
     """space, forest=, seed= -> a new `TreeModel` of the tiny model."""
 
     def make(space: Space, *, forest: Forest = two_trees, seed: int = 0) -> TreeModel:
-        ladder = Depths(image=1.0, leaf=1.2, root=0.6, limit=3.0)  # a harder case than the default, where all texts start equally deep
+        ladder = Depths(
+            image=1.0, leaf=1.2, root=0.6, limit=3.0
+        )  # a harder case than the default, where all texts start equally deep
         return build_tree_model(make_tiny_clip(seed), forest, images=tiny_images(16), space=space, depths=ladder)
 
     return make

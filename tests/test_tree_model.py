@@ -50,7 +50,9 @@ def test_scores_are_read_in_the_order_of_the_cut_and_of_the_index() -> None:
 
 @pytest.mark.parametrize("space", SPACES, ids=name)
 @pytest.mark.parametrize("cosine", [-0.5, 0.05, 0.25, 0.9])
-@pytest.mark.parametrize("depths", [Depths(), Depths(image=0.4, leaf=2.0, root=0.1, limit=3.0)], ids=["default", "deep"])
+@pytest.mark.parametrize(
+    "depths", [Depths(), Depths(image=0.4, leaf=2.0, root=0.1, limit=3.0)], ids=["default", "deep"]
+)
 def test_the_matched_logit_has_the_slope_of_clip_in_the_cosine(
     space: Space, cosine: float, depths: Depths, clip: VisionLanguageModel
 ) -> None:

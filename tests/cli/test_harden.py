@@ -28,6 +28,14 @@ def test_each_method_leaves_a_checkpoint(run: Run, hardening: list[object], tmp_
     assert "robustree audit" in following and str(tmp_path / "run-audit") in following
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from tensorboard's own imports
+def test_tensorboard_curves_are_written_on_request(run: Run, hardening: list[object], tmp_path: Path) -> None:
+    assert run("harden", "hierarchical", *hardening, "--steps", 1, "--text-lr", 0.5, "--tensorboard").code == 0
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 1
+    recipe = json.loads((tmp_path / "run" / "robustree.json").read_text())["record"]["recipe"]
+    assert recipe["text_lr"] == 0.5
+
+
 def test_options_reach_the_recipe(run: Run, hardening: list[object], tmp_path: Path) -> None:
     words = ["--threat.eps", "2/255", "--attack.steps", 1, "--vic", "1/2", "--space", "poincare", "--curvature", "0.1"]
     assert run("harden", "hierarchical", *hardening, *words, "--steps", 1, "--no-train-text").code == 0

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from robustree.geometry import Poincare
 from robustree.methods import Hierarchical, TeCoA
-from robustree.training import Recipe, hierarchical_recipe, recipe_record
+from robustree.training import Recipe, hierarchical_recipe, loop, recipe_record
+from robustree.tree_model import TreeModel
 
 
 def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine() -> None:
@@ -58,3 +60,13 @@ def test_a_recipe_becomes_a_record_that_names_its_parts() -> None:
     assert record["space"] == {"kind": "poincare", "curvature": Poincare().curvature}
     assert record["steps"] == 3
     assert record["attack"]["steps"] == 3
+
+
+def test_the_text_projection_learns_at_its_own_rate(make_tree_model: Callable[..., TreeModel]) -> None:
+    model = make_tree_model(Poincare())
+    loop.select_trained(model, text=True)
+    groups = loop._optimiser(model, hierarchical_recipe(text_lr=0.25)).param_groups
+    assert [group["factor"] for group in groups] == [1.0, 0.25]
+    assert [len(group["params"]) for group in groups] == [len(list(model.image_encoder.parameters())), 1]
+    loop.select_trained(model, text=False)
+    assert len(loop._optimiser(model, hierarchical_recipe()).param_groups) == 1

@@ -6,7 +6,8 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
@@ -27,6 +28,7 @@ from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
 from robustree.models import VisionLanguageModel
 from robustree.taxonomy import Forest
 from robustree.training import NonFiniteError, Progress, Recipe, Runtime, harden, recipe_record
+from robustree.training.tensorboard import TensorBoard
 from robustree.tree_model import TEMPLATE, Depths
 
 Method = TypeVar("Method", TeCoA, FARE, PMGAFT, AGFT, Hierarchical)
@@ -65,6 +67,8 @@ class Options(Generic[Method]):
     """Parts in which a batch is computed, to save memory."""
     lr: float = Recipe.lr
     """Peak learning rate."""
+    text_lr: float = Recipe.text_lr
+    """The text projection's rate, as a fraction of lr (methods that train it)."""
     weight_decay: float = Recipe.weight_decay
     warmup: float = Recipe.warmup
     """Fraction of the steps over which the learning rate rises."""
@@ -80,6 +84,8 @@ class Options(Generic[Method]):
     """The prompt of a class; {} becomes its name."""
     save_every: int = 50
     """Steps between saved states."""
+    tensorboard: bool = False
+    """Write training curves for TensorBoard beside log.csv."""
     device: Device | None = None
     """cpu or cuda; the GPU if there is one, unless said here."""
 
@@ -96,6 +102,7 @@ class Options(Generic[Method]):
             batch_size=self.batch_size,
             micro_batches=self.micro_batches,
             lr=self.lr,
+            text_lr=self.text_lr,
             weight_decay=self.weight_decay,
             warmup=self.warmup,
             seed=self.seed,
@@ -129,22 +136,29 @@ def run(arguments: Sequence[str]) -> int:
     finished = is_finished(options.output, recipe, forest, data=options.data, model=options.model)
     runtime = Runtime(cpu=device.type == "cpu")
     if not finished:
-        harden_with_bar(
-            open_model(options.model),
-            data,
-            forest,
-            recipe,
-            options.output,
-            console=Console(stderr=True, quiet=not runtime.is_main),
-            title=f"harden {arguments[0]}",
-            runtime=runtime,
-            save_every=options.save_every,
-        )
+        with curves_in(options.output / "tensorboard", wanted=options.tensorboard and runtime.is_main) as curves:
+            harden_with_bar(
+                open_model(options.model),
+                data,
+                forest,
+                recipe,
+                options.output,
+                console=Console(stderr=True, quiet=not runtime.is_main),
+                title=f"harden {arguments[0]}",
+                runtime=runtime,
+                save_every=options.save_every,
+                curves=curves,
+            )
     if runtime.is_main:
         output = str(options.output)
         audit = ["robustree", "audit", options.model, output, "--data", options.data, "--output", f"{output}-audit"]
         print(f"hardened model  {output}\nnext            {shlex.join(audit)}")
     return 0
+
+
+def curves_in(directory: Path, *, wanted: bool) -> AbstractContextManager[Callable[[Progress], None]]:
+    """A listener to training steps that draws TensorBoard curves, or one that does nothing."""
+    return TensorBoard(directory) if wanted else nullcontext(lambda progress: None)
 
 
 def is_finished(directory: Path, recipe: Recipe, forest: Forest, *, data: str, model: str) -> bool:
@@ -180,8 +194,9 @@ def harden_with_bar(
     title: str,
     runtime: Runtime,
     save_every: int = 50,
+    curves: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Harden behind a progress bar; Ctrl-C and SIGTERM save the state first.
+    """Harden behind a progress bar; Ctrl-C and SIGTERM save the state first. `curves` is told of every step too.
 
     Raises:
         Ended: interrupted (130, 143), not finite, or the disk is full (1).
@@ -193,6 +208,7 @@ def harden_with_bar(
         def report(progress: Progress) -> None:
             nonlocal last
             last = progress.step
+            curves(progress)
             bar.update(last, images=progress.images, work=1, doing=f"loss {progress.logs['loss']:.3f}")
 
         try:
