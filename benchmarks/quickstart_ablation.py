@@ -48,6 +48,7 @@ ATTACK = PGD(steps=20, step_size=0.25)
 TREES = ("unicode", "wordnet", "place", "size", "words")
 BASE = Recipe(method=TeCoA(), threat=THREAT, steps=100, batch_size=64, lr=1e-3)
 FARE_LR = 2e-3
+OPEN, CLOSE = "<!-- table: written by the script -->\n", "<!-- end of table -->"
 COLUMNS = (
     "clean_leaf",
     "clean_levels_mean",
@@ -96,12 +97,12 @@ def settings() -> tuple[Setting, ...]:
             note="the same levels in CLIP's cosine head",
         ),
         part("hrft-direct+recursive", "averages (HypAvg) instead of single images", parents="recursive"),
-        part("hrft-text_perturbation", "texts stay put in the attack", text_eps=0.0),
-        part("hrft-text_training", "text projection frozen", train_text=False),
-        part("hrft-direct+both", "single images and averages", parents="both"),
         part("hrft-universal+per_level", "one attack a level", perturbation="per_level"),
         part("hrft-hnsa+lower", "negatives of the level below only", negatives="lower"),
         part("hrft-hnsa+upper", "negatives of the level above only", negatives="upper"),
+        part("hrft-text_training", "text projection frozen", train_text=False),
+        part("hrft-text_perturbation", "texts stay put in the attack", text_eps=0.0),
+        part("hrft-direct+both", "single images and averages", parents="both"),
     )
 
 
@@ -253,7 +254,9 @@ def table() -> None:
         cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in bounds]
         seconds = statistics.mean(row["seconds"] for row in own)
         lines.append(f"| {name} | {notes[name]} | " + " | ".join(cells) + f" | {seconds:.0f} |")
-    write_whole(HERE / "quickstart_ablation_table.md", "\n".join(lines) + "\n")
+    page = HERE / "quickstart_ablation.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(OPEN)
+    write_whole(page, before + OPEN + "\n".join(lines) + "\n" + CLOSE + rest.partition(CLOSE)[2])
     print("\n".join(lines))
     picture([name for name in order if sum(row["method"] == name for row in rows) > 1], rows)
 
