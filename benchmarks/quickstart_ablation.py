@@ -248,17 +248,37 @@ def table() -> None:
     lines = [f"| method | what | {titles} | s |", "|---|---|" + "---|" * (len(COLUMNS) + 1)]
     for name in order:
         own = [row for row in rows if row["method"] == name]
-        if len(own) < 2:
+        if len(own) < len(SEEDS):
             continue
         bounds = [interval([row[column] for row in own]) for column in COLUMNS]
         cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in bounds]
         seconds = statistics.mean(row["seconds"] for row in own)
         lines.append(f"| {name} | {notes[name]} | " + " | ".join(cells) + f" | {seconds:.0f} |")
+    lines += ["", "Paired differences, same seed and images, in points:", "", *paired(rows)]
     page = HERE / "quickstart_ablation.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(OPEN)
     write_whole(page, before + OPEN + "\n".join(lines) + "\n" + CLOSE + rest.partition(CLOSE)[2])
     print("\n".join(lines))
-    picture([name for name in order if sum(row["method"] == name for row in rows) > 1], rows)
+    picture([name for name in order if sum(row["method"] == name for row in rows) >= len(SEEDS)], rows)
+
+
+def paired(rows: list[Mapping[str, Any]]) -> list[str]:
+    """A Markdown table of HRFT on five trees minus each flat method, and of HRFT minus the same without a part."""
+    found = {(row["method"], row["seed"]): row for row in rows}
+    flat = [("hrft_5trees", name) for name in ("tecoa", "pmg_aft", "fare", "agft")]
+    parts = [("hrft", setting.name) for setting in settings() if setting.name.startswith("hrft-")]
+    columns = ("clean_levels_mean", "robust_leaf", "robust_levels_mean", "any_level_mean")
+    lines = ["| difference | " + " | ".join(name.replace("_", " ") for name in columns) + " |", "|---|---|---|---|---|"]
+    for one, other in flat + parts:
+        seeds = [seed for seed in SEEDS if (one, seed) in found and (other, seed) in found]
+        if len(seeds) < 3:
+            continue
+        cells = []
+        for column in columns:
+            mean, half = interval([100 * (found[one, s][column] - found[other, s][column]) for s in seeds])
+            cells.append(f"{mean:+.1f} ± {half:.1f}")
+        lines.append(f"| {one} − {other} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def picture(names: list[str], rows: list[Mapping[str, Any]]) -> None:
