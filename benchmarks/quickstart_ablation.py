@@ -20,7 +20,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -192,9 +192,12 @@ def interval(values: list[float]) -> tuple[float, float]:
     return mean, quantiles[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def finished() -> Iterator[Mapping[str, Any]]:
-    for file in sorted(RUNS.glob("test-*.json")):
-        yield json.loads(file.read_text(encoding="utf-8"))
+def finished() -> list[Mapping[str, Any]]:
+    """The rows of the committed table and of the runs since, one for each method and seed."""
+    table = HERE / "quickstart_ablation.json"
+    rows = json.loads(table.read_text(encoding="utf-8"))["rows"] if table.exists() else []
+    rows += [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RUNS.glob("test-*.json"))]
+    return list({(row["method"], row["seed"]): row for row in rows}.values())
 
 
 def execute(shard: str, seeds: tuple[int, ...]) -> None:
@@ -205,11 +208,10 @@ def execute(shard: str, seeds: tuple[int, ...]) -> None:
         (setting, seed) for setting in rest for seed in seeds
     ]
     for setting, seed in jobs[index::count]:
-        path = RUNS / f"test-{setting.name}-{seed}.json"
-        if path.exists():
+        if any((row["method"], row["seed"]) == (setting.name, seed) for row in finished()):
             continue
         figures = run(setting, seed, split="test", images=IMAGES, attack=ATTACK)
-        write_whole(path, json.dumps(figures, indent=1))
+        write_whole(RUNS / f"test-{setting.name}-{seed}.json", json.dumps(figures, indent=1))
         print(describe(figures), flush=True)
 
 
