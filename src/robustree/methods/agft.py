@@ -1,5 +1,4 @@
-"""AGFT: adversarial fine-tuning guided by the pretrained model's soft labels (CVPR 2026, arXiv and code named in
-docs/methods.md)."""
+"""AGFT: adversarial fine-tuning guided by the pretrained model's soft labels (CVPR 2026; docs/methods.md)."""
 
 from __future__ import annotations
 

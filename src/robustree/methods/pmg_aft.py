@@ -19,8 +19,8 @@ class PMGAFT:
     """L = CE(x^) + general * KL(frozen(x^) || tuned(x^)) + clean * KL(tuned(x) || tuned(x^)); the attack maximises CE.
 
     Paper form: CLIP's temperature and batch means. The released code has temperature 1 and sums:
-    `temperature_free=True` and weights multiplied by the batch size reproduce it (reference facts 2 and 4 in
-    docs/methods.md)."""
+    `temperature_free=True` and weights multiplied by the batch size reproduce it (docs/methods.md).
+    """
 
     general: float = 1.0
     clean: float = 1.0
