@@ -174,26 +174,21 @@ class TreeModel(nn.Module):
 
     def with_head(self, head: Head) -> TreeModel:
         """The same weights (shared) read by another head."""
-        return TreeModel(
-            self.image_encoder,
-            self.text_projection,
-            self.text_features,
-            self.forest,
-            head,
-            image_norm=float(self.image_norm),
-            pretrained_projection=self.pretrained_projection,
-        )
+        return self._sharing(self.text_features, self.forest, head)
 
     def over(
         self, forest: Forest, text_features: Callable[[Sequence[str]], Tensor], template: str = TEMPLATE
     ) -> TreeModel:
         """The same weights (shared) read over another forest, whose prompts `text_features` encodes."""
+        return self._sharing(text_features(fill(template, forest.names)), forest, self.head)
+
+    def _sharing(self, text_features: Tensor, forest: Forest, head: Head) -> TreeModel:
         return TreeModel(
             self.image_encoder,
             self.text_projection,
-            text_features(fill(template, forest.names)),
+            text_features,
             forest,
-            self.head,
+            head,
             image_norm=float(self.image_norm),
             pretrained_projection=self.pretrained_projection,
         )

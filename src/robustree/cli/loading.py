@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from robustree.checkpoint import MARKER, load_checkpoint
 from robustree.cli.parsing import nearest
-from robustree.data import CATALOG, AuditImages, DataSet, emoji, quickstart_classes, read_folder
+from robustree.data import CATALOG, DataSet, emoji, folder_data, quickstart_classes
 from robustree.models import VisionLanguageModel, load
 from robustree.models.huggingface import nano_directory
 from robustree.taxonomy import EMOJI_TREES, Cut, Forest, emoji_forest, forest_from_json, leaves_of, read_forest
@@ -208,16 +207,4 @@ def data_set(name: str, forest: Forest) -> DataSet:
             f"data is {name!r}{nearest(name, list(CATALOG))}; "
             f"give a folder of class sub-folders or one of {', '.join(CATALOG)}."
         )
-    folder = partial(read_folder, path, classes=forest.leaves)
-
-    def fixed(size: int) -> AuditImages:
-        images = folder(resolution=size)
-        return AuditImages(images.fixed(), images.leaves, images.ids)
-
-    return DataSet(
-        name=name,
-        about=f"images in {name}",
-        forest=lambda trees: forest.select(trees) if trees else forest,
-        training=lambda size: folder(resolution=size),
-        audit=fixed,
-    )
+    return folder_data(name, forest)

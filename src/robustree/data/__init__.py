@@ -1,6 +1,6 @@
 """Images: the embedded emoji drawings, and folders of the user's."""
 
-from robustree.data.catalog import CATALOG, AuditImages, DataSet, emoji, open_data
+from robustree.data.catalog import CATALOG, AuditImages, DataSet, emoji, folder_data, open_data
 from robustree.data.drawings import compose, quickstart_classes, quickstart_drawings, stratified
 from robustree.data.folder import Folder, read_folder, read_image
 
@@ -11,6 +11,7 @@ __all__ = [
     "Folder",
     "compose",
     "emoji",
+    "folder_data",
     "open_data",
     "quickstart_classes",
     "quickstart_drawings",

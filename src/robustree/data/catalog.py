@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustree.data.drawings import Drawings, compose, quickstart_classes, quickstart_drawings, stratified
-from robustree.data.folder import read_folder
+from robustree.data.folder import Folder, read_folder
 from robustree.taxonomy import Forest, build_forest, emoji_forest, leaves_of, read_forest, read_tree
 
 _AUDIT_SEED = 20260101  # backgrounds and poses of the audited drawings: never changed, so figures stay comparable
@@ -113,16 +113,24 @@ def open_data(name: str, *, tree_files: tuple[Path, ...] = ()) -> DataSet:
     if not tree_files:
         raise ValueError(f"the folder {name!r} comes without a label tree: name one with --trees my_tree.json.")
     leaves = leaves_of(tree_files[0])
-    forest = build_forest(leaves, [read_tree(file, leaves) for file in tree_files])
+    return folder_data(name, build_forest(leaves, [read_tree(file, leaves) for file in tree_files]))
 
-    def training(size: int) -> TrainingImages:
-        return read_folder(path, resolution=size, classes=leaves)
+
+def folder_data(name: str, forest: Forest) -> DataSet:
+    """The images `name/<class>/<image>` with the classes of a forest; they are read when asked for.
+
+    Raises:
+        ValueError: on reading, an unknown class or an unreadable image.
+    """
+
+    def read(size: int) -> Folder:
+        return read_folder(Path(name), resolution=size, classes=forest.leaves)
 
     def audit(size: int) -> AuditImages:
-        folder = read_folder(path, resolution=size, classes=leaves)
+        folder = read(size)
         return AuditImages(folder.fixed(), folder.leaves, folder.ids)
 
-    return DataSet(name=name, about=f"images in {name}", forest=_chosen(forest), training=training, audit=audit)
+    return DataSet(name=name, about=f"images in {name}", forest=_chosen(forest), training=read, audit=audit)
 
 
 def _chosen(forest: Forest) -> Callable[[tuple[str, ...] | None], Forest]:
