@@ -60,19 +60,19 @@ def log_softmax(row: list[float]) -> list[float]:
 @pytest.mark.parametrize("towards", [None, 0, 1])
 def test_cross_entropy_by_plain_arithmetic(cut: Cut, towards: int | None) -> None:
     nodes = logits()
-    made = CrossEntropy(cut, LEAVES, towards)(scored(nodes))
+    made = CrossEntropy(cut, LEAVES, towards=towards)(scored(nodes))
     for value, row, leaf in zip(made.tolist(), nodes.tolist(), LEAVES.tolist(), strict=True):
         surprise = log_softmax([row[node] for node in cut.nodes])
         expected = -surprise[cut.of_leaf[leaf]] if towards is None else surprise[towards]
-        assert value == pytest.approx(expected, rel=1e-12)
+        assert value == pytest.approx(expected, rel=1e-10)
 
 
 def test_level_scores_by_hand() -> None:
     nodes = torch.tensor([[1.0, 2.0, 3.0, 0.0, -1.0, 9.0, 7.0, 9.0, 8.0]], dtype=torch.float64)
-    assert level_scores(scored(nodes), GROUPS, LEAF, "direct").tolist() == [[2.0, 7.0, 8.0]]
-    assert level_scores(scored(nodes), GROUPS, LEAF, "via_leaf").tolist() == [[2.0, 3.0, 0.0]]
+    assert level_scores(scored(nodes), GROUPS, "direct").tolist() == [[2.0, 7.0, 8.0]]
+    assert level_scores(scored(nodes), GROUPS, "via_leaf").tolist() == [[2.0, 3.0, 0.0]]
     summed = [2.0, math.log(math.exp(1) + math.exp(3)), math.log(math.exp(0) + math.exp(-1))]
-    assert level_scores(scored(nodes), GROUPS, LEAF, "summed")[0].tolist() == pytest.approx(summed)
+    assert level_scores(scored(nodes), GROUPS, "summed")[0].tolist() == pytest.approx(summed)
 
 
 @pytest.mark.parametrize("groups", [2, 3, 7, 20, 50])
@@ -81,7 +81,7 @@ def test_summed_is_the_logarithm_of_the_summed_probabilities_up_to_a_constant(gr
     nodes = logits(6, 3 * groups + 1, seed=groups)
     probability = nodes[:, : len(leaf_cut.nodes)].softmax(1)
     sums = torch.stack([probability[:, torch.tensor(cut.of_leaf) == group].sum(1) for group in range(groups)], dim=1)
-    made = level_scores(scored(nodes), cut, leaf_cut, "summed")
+    made = level_scores(scored(nodes), cut, "summed")
     assert torch.allclose(made.log_softmax(1), sums.log(), rtol=1e-12)
 
 
@@ -89,7 +89,7 @@ def test_summed_is_the_logarithm_of_the_summed_probabilities_up_to_a_constant(gr
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_extreme_logits_stay_finite_with_their_gradient(readout: Readout, dtype: torch.dtype) -> None:
     nodes = torch.tensor([[1e4, -1e4, -1e4, 1e4, -1e4, 0, 1e4, -1e4, 1e4], [-1e4] * 9], dtype=dtype, requires_grad=True)
-    made = level_scores(scored(nodes), GROUPS, LEAF, readout)
+    made = level_scores(scored(nodes), GROUPS, readout)
     (gradient,) = torch.autograd.grad(made.sum(), nodes)
     assert made.isfinite().all() and gradient.isfinite().all()
     if readout == "summed":
@@ -118,27 +118,29 @@ def test_the_margin_is_positive_exactly_when_the_decision_is_wrong(groups: int, 
     nodes[torch.arange(400), targets(cut, leaves) + len(leaf_cut.nodes)] += 3
     decided = torch.tensor(decision(nodes, cut, leaf_cut, readout))
     wrong = decided != targets(cut, leaves)
-    assert torch.equal(Margin(cut, leaves, leaf_cut, readout)(scored(nodes)) > 0, wrong)
+    assert torch.equal(Margin(cut, leaves, readout=readout)(scored(nodes)) > 0, wrong)
     assert 0 < wrong.sum() < 400
     goal = groups // 2
-    assert torch.equal(Margin(cut, leaves, leaf_cut, readout, towards=goal)(scored(nodes)) > 0, decided == goal)
+    assert torch.equal(Margin(cut, leaves, readout=readout, towards=goal)(scored(nodes)) > 0, decided == goal)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
 def test_a_tie_is_no_win_for_the_attack(readout: Readout) -> None:
     # group {0, 2} ties with group {3, 4} at every readout
     nodes = torch.tensor([[2.0, -5.0, 1.0, 2.0, 1.0, 0.0, 4.0, 0.0, 4.0]], dtype=torch.float64)
-    assert Margin(GROUPS, torch.tensor([3]), LEAF, readout)(scored(nodes)).tolist() == [0.0]
-    assert Margin(GROUPS, torch.tensor([3]), LEAF, readout, towards=1)(scored(nodes)).tolist() == [0.0]
+    assert Margin(GROUPS, torch.tensor([3]), readout=readout)(scored(nodes)).tolist() == [0.0]
+    assert Margin(GROUPS, torch.tensor([3]), readout=readout, towards=1)(scored(nodes)).tolist() == [0.0]
 
 
 def test_the_margin_and_the_ratio_by_hand() -> None:
     nodes = torch.tensor([[1.0, 5.0, 4.0, -3.0, 2.0]], dtype=torch.float64)
     for leaf, margin in enumerate([4.0, -1.0, 1.0, 8.0, 3.0]):
         truth = torch.tensor([leaf])
-        assert Margin(LEAF, truth, LEAF)(scored(nodes)).tolist() == [margin]
-        assert DifferenceOfLogitsRatio(LEAF, truth)(scored(nodes)).tolist() == [margin / (5 - 2)]
-    assert Margin(LEAF, torch.tensor([0]), LEAF, towards=2)(scored(nodes)).tolist() == [-1.0]
+        assert Margin(LEAF, truth)(scored(nodes)).tolist() == [margin]
+        assert DifferenceOfLogitsRatio(LEAF, truth)(scored(nodes)).tolist() == pytest.approx(
+            [margin / (5 - 2)], rel=1e-10
+        )
+    assert Margin(LEAF, torch.tensor([0]), towards=2)(scored(nodes)).tolist() == [-1.0]
 
 
 @pytest.mark.parametrize("groups", [3, 4, 10, 50])
@@ -204,9 +206,9 @@ def everything() -> dict[str, Objective]:
         "mixed": WeightedSum((EmbeddingShift(reference), CrossEntropy(PAIR, LEAVES)), (2.0, 0.5)),
     }
     for cut, towards in product((LEAF, GROUPS, PAIR), (None, 1)):
-        made[f"cross entropy {cut.label} {towards}"] = CrossEntropy(cut, LEAVES, towards)
+        made[f"cross entropy {cut.label} {towards}"] = CrossEntropy(cut, LEAVES, towards=towards)
         for readout in READOUTS:
-            made[f"margin {cut.label} {readout} {towards}"] = Margin(cut, LEAVES, LEAF, readout, towards)
+            made[f"margin {cut.label} {readout} {towards}"] = Margin(cut, LEAVES, readout=readout, towards=towards)
     for cut in (LEAF, GROUPS):
         made[f"ratio {cut.label}"] = DifferenceOfLogitsRatio(cut, LEAVES)
     return made
@@ -244,9 +246,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 def test_a_level_of_one_node_can_never_be_wrong() -> None:
     alone = Cut("t", 3, (5,), (0, 0, 0, 0, 0))
     for readout in READOUTS:
-        assert (Margin(alone, LEAVES, LEAF, readout)(scored(logits())) == -math.inf).all()
+        assert (Margin(alone, LEAVES, readout=readout)(scored(logits())) == -math.inf).all()
 
 
 def test_an_unknown_readout_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^readout is 'mean'; direct, via_leaf and summed are supported: choose one"):
-        level_scores(scored(logits()), GROUPS, LEAF, "mean")  # type: ignore[arg-type]
+        level_scores(scored(logits()), GROUPS, "mean")  # type: ignore[arg-type]

@@ -1,13 +1,15 @@
 """What attacks maximise: frozen callables `Scores -> (B,)`.
 
 A superclass is a node like a leaf, seen at another cut, so an objective carries its cut and no attack knows about
-trees. `take(index)` gives the same objective for some images of the batch: decided images can leave."""
+trees. `achieved` says whether the attacked decision is already what the attacker wants, whatever the loss;
+`take(index)` gives the same objective for some images of the batch: decided images can leave."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,11 @@ READOUTS: tuple[Readout, ...] = ("direct", "via_leaf", "summed")
 
 
 class Objective(Protocol):
+    """What an attack maximises; see `robustree.attacks.Objective`."""
+
     def __call__(self, scores: Scores, /) -> Tensor: ...
+
+    def achieved(self, scores: Scores, /) -> Tensor: ...
 
     def take(self, index: Tensor, /) -> Objective: ...
 
@@ -33,7 +39,7 @@ def targets(cut: Cut, leaves: Tensor) -> Tensor:
     return columns(cut.of_leaf, leaves.device)[leaves]
 
 
-def level_scores(scores: Scores, cut: Cut, leaf_cut: Cut, readout: Readout) -> Tensor:
+def level_scores(scores: Scores, cut: Cut, readout: Readout) -> Tensor:
     """Scores (B, K) of a level's nodes as one readout ranks them; their argmax is that readout's decision.
 
     direct: the nodes' own logits. via_leaf: the largest leaf logit of each group. summed: its log-sum-exp.
@@ -45,7 +51,7 @@ def level_scores(scores: Scores, cut: Cut, leaf_cut: Cut, readout: Readout) -> T
         raise ValueError(f"readout is {readout!r}; direct, via_leaf and summed are supported: choose one.")
     if readout == "direct":
         return scores.at(cut)
-    leaves = scores.at(leaf_cut)
+    leaves = scores.nodes[:, : len(cut.of_leaf)]
     group = columns(cut.of_leaf, leaves.device).expand_as(leaves)
     empty = leaves.new_full((len(leaves), len(cut.nodes)), -torch.inf)
     largest = empty.scatter_reduce(1, group, leaves, "amax")
@@ -56,78 +62,138 @@ def level_scores(scores: Scores, cut: Cut, leaf_cut: Cut, readout: Readout) -> T
 
 
 @dataclass(frozen=True, eq=False)
-class CrossEntropy:
-    """-log softmax(logits of the cut)[true node], in nats; with `towards`, +log softmax of that node (a targeted
+class LevelObjective(ABC):
+    """An objective about one decision: the level `cut`, as `readout` decides it, of images that show `leaves` (B,).
+
+    The attacker wants any node but the true one, or, with `towards`, one of those nodes of the cut (a leaf, or all
+    leaves of a subtree). An attack must aim at the readout that is scored. `rival` (B,): the one node that the loss
+    pushes towards (`aimed`); the decision that is wanted stays the same.
+
+    Raises:
+        ValueError: `towards` names no node or every node of the cut, or the readout is unknown.
+    """
+
+    cut: Cut
+    leaves: Tensor
+    readout: Readout = field(default="direct", kw_only=True)
+    towards: int | tuple[int, ...] | None = field(default=None, kw_only=True)
+    rival: Tensor | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        nodes = len(self.cut.nodes)
+        if self.readout not in READOUTS:
+            raise ValueError(f"readout is {self.readout!r}; direct, via_leaf and summed are supported: choose one.")
+        if self.towards is not None and (
+            not 0 < len(self._wanted) < nodes or any(not 0 <= node < nodes for node in self._wanted)
+        ):
+            raise ValueError(
+                f"towards is {self.towards}; level {self.cut.label} has the nodes 0 to {nodes - 1}: name some of them, "
+                "not all."
+            )
+
+    @abstractmethod
+    def loss(self, logits: Tensor, won: Tensor, lost: Tensor) -> Tensor:
+        """The objective (B,), given the logits (B, K), the highest of the nodes that the attacker wants, and the
+        highest of the others."""
+
+    def __call__(self, scores: Scores) -> Tensor:
+        logits = self.logits(scores)
+        won, lost = self._sides(logits)
+        if self.rival is not None:
+            won = logits.gather(1, self.rival[:, None])[:, 0]
+        return self.loss(logits, won, lost)
+
+    def logits(self, scores: Scores) -> Tensor:
+        """The scores (B, K) whose argmax is the decision under attack."""
+        return level_scores(scores, self.cut, self.readout)
+
+    def achieved(self, scores: Scores) -> Tensor:
+        """(B,) whether the decision is one that the attacker wants; never at a tie with one that is not."""
+        won, lost = self._sides(self.logits(scores))
+        return won > lost
+
+    def take(self, index: Tensor) -> Self:
+        """The same objective for some images of the batch."""
+        rival = None if self.rival is None else self.rival[index]
+        return replace(self, leaves=self.leaves[index], rival=rival)
+
+    def rivals(self, scores: Scores, count: int) -> Tensor:
+        """The nodes (B, <= count) to aim at: those that the attacker wants, with the highest logits first."""
+        logits = self.logits(scores)
+        wanted = len(self._wanted) or logits.shape[1] - 1
+        return logits.masked_fill(~self._wants(logits), -torch.inf).topk(min(count, wanted), dim=1).indices
+
+    def aimed(self, rivals: Tensor) -> Self:
+        """The same decision with the loss pushed towards one node (B,) an image."""
+        return replace(self, rival=rivals)
+
+    @property
+    def _wanted(self) -> tuple[int, ...]:
+        return (self.towards,) if isinstance(self.towards, int) else self.towards or ()
+
+    def _wants(self, logits: Tensor) -> Tensor:
+        """(B, K) whether the attacker wants the node."""
+        if self.towards is None:
+            return torch.ones_like(logits, dtype=torch.bool).scatter(1, targets(self.cut, self.leaves)[:, None], False)
+        wanted = columns(self._wanted, logits.device)
+        return torch.zeros_like(logits, dtype=torch.bool).index_fill(1, wanted, True)
+
+    def _sides(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        wants = self._wants(logits)
+        return logits.masked_fill(~wants, -torch.inf).amax(1), logits.masked_fill(wants, -torch.inf).amax(1)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropy(LevelObjective):
+    """-log softmax(logits)[true node], in nats; with `towards`, +log of the wanted nodes' probability (a targeted
     attack)."""
 
-    cut: Cut
-    leaves: Tensor
-    towards: int | None = None
-
-    def __call__(self, scores: Scores) -> Tensor:
-        logits = scores.at(self.cut)
+    def loss(self, logits: Tensor, won: Tensor, lost: Tensor) -> Tensor:
+        if self.rival is not None:
+            return -F.cross_entropy(logits, self.rival, reduction="none")
         if self.towards is not None:
-            goal = torch.full_like(self.leaves, self.towards)
-            return -F.cross_entropy(logits, goal, reduction="none")
+            return logits[:, columns(self._wanted, logits.device)].logsumexp(1) - logits.logsumexp(1)
         return F.cross_entropy(logits, targets(self.cut, self.leaves), reduction="none")
 
-    def take(self, index: Tensor) -> CrossEntropy:
-        return replace(self, leaves=self.leaves[index])
+
+@dataclass(frozen=True, eq=False)
+class Margin(LevelObjective):
+    """max over wanted nodes of z - max over the others of z, positive exactly when the decision is a wanted one
+    (Carlini & Wagner 2017): max_{c != y} z_c - z_y without `towards`. Aimed at a rival t: z_t - z_y."""
+
+    def loss(self, logits: Tensor, won: Tensor, lost: Tensor) -> Tensor:
+        return won - lost
 
 
 @dataclass(frozen=True, eq=False)
-class Margin:
-    """max_{c != y} z_c - z_y at a cut, positive exactly when the level's decision is wrong (Carlini & Wagner 2017).
-
-    `readout` names the decision that is attacked; an attack must aim at the readout that is scored. With `towards` =
-    t the margin is z_t - max_{c != t} z_c: positive exactly when the decision is t."""
-
-    cut: Cut
-    leaves: Tensor
-    leaf_cut: Cut
-    readout: Readout = "direct"
-    towards: int | None = None
-
-    def __call__(self, scores: Scores) -> Tensor:
-        logits = level_scores(scores, self.cut, self.leaf_cut, self.readout)
-        node = targets(self.cut, self.leaves) if self.towards is None else torch.full_like(self.leaves, self.towards)
-        own = logits.gather(1, node[:, None])[:, 0]
-        others = logits.scatter(1, node[:, None], -torch.inf).amax(1)
-        return others - own if self.towards is None else own - others
-
-    def take(self, index: Tensor) -> Margin:
-        return replace(self, leaves=self.leaves[index])
-
-
-@dataclass(frozen=True, eq=False)
-class DifferenceOfLogitsRatio:
-    """(max_{c != y} z_c - z_y) / (z_(1) - z_(3)), free of the logit scale (Croce & Hein 2020, equation 6).
+class DifferenceOfLogitsRatio(LevelObjective):
+    """The margin / (z_(1) - z_(3)), free of the logit scale (Croce & Hein 2020, equation 6); aimed at a rival,
+    / (z_(1) - (z_(3) + z_(4)) / 2) (equation 7), and the margin itself where the level has only three nodes.
 
     Raises:
         ValueError: the cut has fewer than three nodes; use `Margin` there.
     """
 
-    cut: Cut
-    leaves: Tensor
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.cut.nodes) < 3:
             raise ValueError(
                 f"level {self.cut.label} has {len(self.cut.nodes)} nodes; the difference of logits ratio needs 3: "
                 "use the margin."
             )
 
-    def __call__(self, scores: Scores) -> Tensor:
-        logits = scores.at(self.cut)
-        node = targets(self.cut, self.leaves)
-        own = logits.gather(1, node[:, None])[:, 0]
-        others = logits.scatter(1, node[:, None], -torch.inf).amax(1)
-        largest = logits.topk(3, dim=1).values
-        # The floor keeps the quotient finite when the three largest logits are equal.
-        return (others - own) / (largest[:, 0] - largest[:, 2]).clamp(min=1e-12)
+    def loss(self, logits: Tensor, won: Tensor, lost: Tensor) -> Tensor:
+        if self.rival is None:
+            largest = logits.topk(3, dim=1).values
+            return (won - lost) / (largest[:, 0] - largest[:, 2]).clamp(min=TIE)
+        if logits.shape[1] < 4:
+            return won - lost
+        largest = logits.topk(4, dim=1).values
+        return (won - lost) / (largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2).clamp(min=TIE)
 
-    def take(self, index: Tensor) -> DifferenceOfLogitsRatio:
-        return replace(self, leaves=self.leaves[index])
+
+TIE = 1e-12
+"""Keeps a ratio finite when the largest logits are equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +208,10 @@ class WeightedSum:
         terms = [weight * objective(scores) for weight, objective in zip(self.weights, self.objectives, strict=True)]
         return torch.stack(terms).sum(0)
 
+    def achieved(self, scores: Scores) -> Tensor:
+        """(B,) whether all of the objectives are achieved."""
+        return torch.stack([objective.achieved(scores) for objective in self.objectives]).all(0)
+
     def take(self, index: Tensor) -> WeightedSum:
         return replace(self, objectives=tuple(objective.take(index) for objective in self.objectives))
 
@@ -155,6 +225,10 @@ class EmbeddingShift:
 
     def __call__(self, scores: Scores) -> Tensor:
         return (scores.points - self.reference).square().sum(1)
+
+    def achieved(self, scores: Scores) -> Tensor:
+        """Never: no decision is attacked, so no image is ever done."""
+        return torch.zeros(len(scores.points), dtype=torch.bool, device=scores.points.device)
 
     def take(self, index: Tensor) -> EmbeddingShift:
         return replace(self, reference=self.reference[index])
@@ -171,6 +245,10 @@ class SoftCrossEntropy:
 
     def __call__(self, scores: Scores) -> Tensor:
         return F.cross_entropy(self.sharpness * scores.at(self.cut), self.probabilities, reduction="none")
+
+    def achieved(self, scores: Scores) -> Tensor:
+        """Never: no decision is attacked, so no image is ever done."""
+        return torch.zeros(len(scores.points), dtype=torch.bool, device=scores.points.device)
 
     def take(self, index: Tensor) -> SoftCrossEntropy:
         return replace(self, probabilities=self.probabilities[index])

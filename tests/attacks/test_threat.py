@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustree.attacks import Threat, parse_eps
+from robustree.attacks import ImageNoise, Threat, parse_eps
 
 FREE = {"low": -math.inf, "high": math.inf}
 
@@ -14,6 +14,10 @@ FREE = {"low": -math.inf, "high": math.inf}
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+def random_start(threat: Threat, centre: Tensor, generator: torch.Generator) -> Tensor:
+    return threat.random_start(centre, ImageNoise.drawn(generator, len(centre), centre.device), 0)
 
 
 def scattered(generator: torch.Generator, *shape: int, spread: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -51,7 +55,7 @@ def test_the_ball_projection_is_nearest_by_the_variational_inequality(generator:
     centre, outside = scattered(generator, 5, 3, 2, 2)
     nearest = threat.project(outside, centre)
     for _ in range(200):
-        other = threat.random_start(centre, generator)
+        other = random_start(threat, centre, generator)
         assert (((outside - nearest) * (other - nearest)).flatten(1).sum(1) <= 1e-12).all()
 
 
@@ -88,7 +92,7 @@ def test_ascent_does_not_depend_on_the_size_of_the_gradient(norm: str, size: flo
 def test_random_starts_are_inside_and_keep_the_type(norm: str, dtype: torch.dtype, generator: torch.Generator) -> None:
     threat = Threat(eps=8 / 255, norm=norm)
     centre = torch.rand(4, 3, 3, 5, generator=generator, dtype=dtype)
-    start = threat.random_start(centre, generator)
+    start = random_start(threat, centre, generator)
     assert start.dtype == dtype and start.shape == centre.shape
     assert threat.contains(start, centre).all()
     assert (start.flatten(1) != centre.flatten(1)).any(1).all()
@@ -96,7 +100,7 @@ def test_random_starts_are_inside_and_keep_the_type(norm: str, dtype: torch.dtyp
 
 def test_random_starts_of_the_cube_have_the_moments_of_the_uniform_law(generator: torch.Generator) -> None:
     threat = Threat(eps=0.3, **FREE)
-    delta = threat.random_start(torch.zeros(20_000, 6, dtype=torch.float64), generator) / 0.3
+    delta = random_start(threat, torch.zeros(20_000, 6, dtype=torch.float64), generator) / 0.3
     assert delta.mean(0).abs().max() < 0.02  # 5 standard errors: sqrt(1/3) / sqrt(20000) = 0.0041
     assert (delta.square().mean(0) - 1 / 3).abs().max() < 0.011
     assert (delta.pow(4).mean(0) - 1 / 5).abs().max() < 0.0095
@@ -106,7 +110,7 @@ def test_random_starts_of_the_cube_have_the_moments_of_the_uniform_law(generator
 def test_random_starts_of_the_ball_have_the_moments_of_the_uniform_law(generator: torch.Generator) -> None:
     # uniform in the unit ball of R^6: |x|^6 is uniform on [0, 1], and the covariance is I / (6 + 2)
     threat = Threat(eps=0.3, norm="l2", **FREE)
-    delta = threat.random_start(torch.zeros(20_000, 6, dtype=torch.float64), generator) / 0.3
+    delta = random_start(threat, torch.zeros(20_000, 6, dtype=torch.float64), generator) / 0.3
     volume = delta.norm(dim=1).pow(6)
     assert abs(float(volume.mean()) - 1 / 2) < 0.0103  # 5 standard errors
     assert abs(float(volume.square().mean()) - 1 / 3) < 0.0106

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustree.attacks import PGD, Threat
+from robustree.attacks import PGD, ImageNoise, Threat
 from robustree.geometry import Sphere
 from robustree.methods import Adversarial, Context, Hierarchical, TeCoA
 from robustree.training import frozen_parameters, training_step
@@ -26,6 +26,12 @@ def batch(worker: ModuleType) -> tuple[Tensor, Tensor]:
     data = worker.Pictures()
     index = torch.arange(6)
     return data.images(index, torch.Generator().manual_seed(1)), data.leaves[index]
+
+
+def start_noise(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform numbers from [-1, 1), as the attack draws them."""
+    noise = ImageNoise.drawn(generator, len(images), images.device)
+    return 2 * noise.uniform(0, images.shape[1:], images.dtype) - 1
 
 
 def _gradients(loss: Tensor, model: torch.nn.Module) -> list[Tensor]:
@@ -52,8 +58,7 @@ def test_tecoa_is_this_loop(worker: ModuleType, batch: tuple[Tensor, Tensor]) ->
         texts = F.normalize(model.text_projection(model.text_features[:5]))
         return 5.0 * (F.normalize(model.image_encoder(x)) @ texts.T - 1)
 
-    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(2))
-    x = (images + (2 * noise - 1) * EPS).clamp(0, 1)
+    x = (images + start_noise(images, torch.Generator().manual_seed(2)) * EPS).clamp(0, 1)
     for _ in range(3):
         x = x.detach().requires_grad_(True)
         (ascent,) = torch.autograd.grad(F.cross_entropy(logits(x), leaves, reduction="sum"), x)
@@ -79,8 +84,8 @@ def test_hierarchical_moves_images_and_texts_together(worker: ModuleType, batch:
     context = Context(images, leaves, model.forest, model.head, frozen, model)
     (objective,) = method.inner(context)
     draw = torch.Generator().manual_seed(2)
-    x = (images + (2 * torch.rand(images.shape, generator=draw) - 1) * EPS).clamp(0, 1)
-    t = (2 * torch.rand(model.text_features.shape, generator=draw) - 1) * 1e-3
+    x = (images + start_noise(images, draw) * EPS).clamp(0, 1)
+    t = start_noise(model.text_features, draw) * 1e-3
     for _ in range(3):
         x, t = x.detach().requires_grad_(True), t.detach().requires_grad_(True)
         up, along = torch.autograd.grad(objective(model(x, t)).sum(), [x, t])

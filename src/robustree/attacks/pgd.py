@@ -4,103 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustree.attacks.threat import Threat
-
-
-class Objective(Protocol):
-    """What an attack maximises: the model's output -> (B,). `take(index)` is the same objective for some images of
-    the batch."""
-
-    def __call__(self, scores: Any, /) -> Tensor: ...
-
-    def take(self, index: Tensor, /) -> Objective: ...
+from robustree.attacks.noise import ImageNoise
+from robustree.attacks.search import Search, State
+from robustree.attacks.threat import Threat, per_image
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD:
+class PGD(Search):
     """x <- project(x + step_size * ascent(d objective / d x)) from a random start (Madry et al. 2018, equation of
     section 2.1).
 
-    `steps` gradients a restart; `step_size` in units of eps (0.25: a quarter of the radius a step). `best`: return
-    for each image the iterate with the highest objective over all steps and restarts (one more forward); otherwise
-    the last one. `stop_at`: an image whose objective exceeds this leaves the batch: with a margin objective and 0
-    that is "the decision has changed", and results are those of the full run at a fraction of the forwards."""
+    `steps` gradients a restart; `step_size` in units of eps (0.25: a quarter of the radius a step). `momentum` mu > 0
+    ascends g <- mu g + gradient / |gradient|_1 instead of the gradient (MI-FGSM, Dong et al. 2018, equation 6)."""
 
     steps: int = 20
     step_size: float = 0.25
-    restarts: int = 1
+    momentum: float = 0.0
     random_start: bool = True
-    best: bool = True
-    stop_at: float | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1 or not self.step_size > 0:
+        super().__post_init__()
+        if self.steps < 1 or not self.step_size > 0 or self.momentum < 0:
             raise ValueError(
-                f"PGD has steps {self.steps}, restarts {self.restarts}, step_size {self.step_size}: "
-                "steps and restarts start at 1 and step_size (in units of eps) is positive."
+                f"PGD has steps {self.steps}, step_size {self.step_size}, momentum {self.momentum}: steps start at 1, "
+                "step_size (in units of eps) is positive and momentum at least 0."
             )
-        if self.stop_at is not None and not self.best:
-            raise ValueError("PGD has stop_at without best; stopping early returns the best iterate: set best=True.")
 
     @property
     def name(self) -> str:
-        return f"pgd-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
+        return f"{'mi-' if self.momentum else ''}pgd-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
 
-    def __call__(
-        self,
-        f: Callable[[Tensor], Any],
-        images: Tensor,
-        objective: Objective,
-        threat: Threat,
-        *,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Adversarial images (B, 3, H, W) inside the threat. Noise of all restarts is drawn first, so that leaving
-        images do not change the others."""
-        images = images.detach()
-        starts = [threat.random_start(images, generator) if self.random_start else images for _ in range(self.restarts)]
-        best, height = images.clone(), torch.full((len(images),), -torch.inf, device=images.device, dtype=images.dtype)
-        standing = torch.arange(len(images), device=images.device)
-        for start in starts:
-            x, index, goal = start[standing], standing, objective.take(standing)
-            for step in range(self.steps + 1 if self.best else self.steps):
-                x.requires_grad_(True)
-                values = goal(f(x))
-                if self.best:
-                    risen = values.detach() > height[index]
-                    best[index[risen]], height[index[risen]] = (
-                        x.detach()[risen],
-                        values.detach()[risen].to(height.dtype),
-                    )
-                    if step == self.steps:
-                        break
-                (gradient,) = torch.autograd.grad(values.sum(), x)
-                x = self._move(x.detach(), gradient, images[index], threat)
-                if self.stop_at is not None:
-                    on = height[index] <= self.stop_at
-                    if not bool(on.all()):
-                        keep = on.nonzero()[:, 0]
-                        x, index = x[keep], index[keep]
-                        goal = objective.take(index)
-                        if len(index) == 0:
-                            break
-            if not self.best:
-                best[index] = x.detach()
-            standing = index
-            if len(standing) == 0:
-                break
-        return best
+    @property
+    def evaluations(self) -> int:
+        return self.steps + 1 if self.best else self.steps
+
+    def begin(self, images: Tensor, threat: Threat, noise: ImageNoise, run: Tensor) -> State:
+        x = threat.random_start(images, noise, run) if self.random_start else images
+        return {"x": x, "centre": images} | ({"velocity": torch.zeros_like(images)} if self.momentum else {})
+
+    def advance(self, state: State, values: Tensor, gradient: Tensor, achieved: Tensor, threat: Threat) -> State:
+        if self.momentum:
+            size = gradient.abs().flatten(1).sum(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+            gradient = self.momentum * state["velocity"] + gradient / per_image(size, gradient)
+            state = {**state, "velocity": gradient}
+        return {**state, "x": self._move(state["x"], gradient, state["centre"], threat)}
 
     def joint(
         self,
         f: Callable[..., Any],
         inputs: Sequence[Tensor],
-        objective: Objective,
+        objective: Callable[[Any], Tensor],
         threats: Sequence[Threat],
         *,
         generator: torch.Generator,
@@ -109,10 +67,15 @@ class PGD:
         iterates.
 
         This is the training attack: every input takes `steps` steps together, from random starts.
+
+        Raises:
+            ValueError: the attack has momentum, which this ascent does not take.
         """
+        if self.momentum:
+            raise ValueError(f"momentum is {self.momentum:g}; the training attack has none: set momentum=0.")
         centres = [x.detach() for x in inputs]
         moving = [
-            threat.random_start(x, generator) if self.random_start else x.clone()
+            threat.random_start(x, ImageNoise.drawn(generator, len(x), x.device), 0) if self.random_start else x.clone()
             for x, threat in zip(centres, threats, strict=True)
         ]
         for _ in range(self.steps):

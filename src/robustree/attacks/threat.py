@@ -10,7 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robustree.attacks.noise import ImageNoise
+
 Norm = Literal["linf", "l2"]
+RADIUS_DRAW = 1 << 40  # apart from every counter of a run: the radius is independent of the direction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +43,20 @@ class Threat:
         if self.norm == "linf":
             delta = delta.clamp(-self.eps, self.eps)
         else:
-            delta = delta * (self.eps / _length(delta).clamp(min=self.eps))
+            delta = delta * per_image(self.eps / _length(delta).clamp(min=self.eps), delta)
         return (centre + delta).clamp(self.low, self.high)
 
-    def random_start(self, centre: Tensor, generator: torch.Generator) -> Tensor:
-        """A point drawn uniformly from the ball (cube for linf), then clipped to the box."""
-        noise = torch.rand(centre.shape, generator=generator, dtype=centre.dtype, device=generator.device).to(
-            centre.device
-        )
-        delta = (2 * noise - 1) * self.eps
-        if self.norm == "l2":
-            size = centre[0].numel()
-            radius = torch.rand(len(centre), generator=generator, dtype=centre.dtype, device=generator.device)
-            normal = torch.randn(centre.shape, generator=generator, dtype=centre.dtype, device=generator.device)
-            radius = (self.eps * radius ** (1 / size)).to(centre.device).view(-1, *[1] * (centre.ndim - 1))
-            normal = normal.to(centre.device)
-            delta = normal / _length(normal) * radius
+    def random_start(self, centre: Tensor, noise: ImageNoise, run: Tensor | int) -> Tensor:
+        """A point drawn uniformly from the ball (cube for linf), then clipped to the box; `run`, one or (B,), names the
+        draw."""
+        shape, dtype = centre.shape[1:], centre.dtype
+        if self.norm == "linf":
+            delta = (2 * noise.uniform(run, shape, dtype) - 1) * self.eps
+        else:
+            normal = noise.normal(run, shape, dtype)
+            # The radius of a uniform draw from a ball of n dimensions is the n-th root of a uniform number.
+            radius = noise.uniform(torch.as_tensor(run) + RADIUS_DRAW, (), dtype) ** (1 / centre[0].numel())
+            delta = normal * per_image(self.eps * radius / _length(normal), normal)
         return self.project(centre + delta, centre)
 
     def ascent(self, gradient: Tensor) -> Tensor:
@@ -65,8 +66,8 @@ class Threat:
             return gradient.sign()
         # Scaled by its largest entry first: the square of a float32 gradient below 1e-22 is 0.
         tiny = torch.finfo(gradient.dtype).tiny
-        scaled = gradient / gradient.abs().flatten(1).amax(1).clamp(min=tiny).view(-1, *[1] * (gradient.ndim - 1))
-        return scaled / _length(scaled).clamp(min=tiny)
+        scaled = gradient / per_image(gradient.abs().flatten(1).amax(1).clamp(min=tiny), gradient)
+        return scaled / per_image(_length(scaled).clamp(min=tiny), scaled)
 
     def distance(self, inputs: Tensor, centre: Tensor) -> Tensor:
         """The size (B,) of the perturbation in this threat's norm."""
@@ -95,5 +96,10 @@ def parse_eps(text: str) -> float:
     return float(value)
 
 
+def per_image(values: Tensor, images: Tensor) -> Tensor:
+    """One number an image (B,), shaped so that it multiplies images (B, ...)."""
+    return values.view(-1, *[1] * (images.ndim - 1))
+
+
 def _length(delta: Tensor) -> Tensor:
-    return delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.ndim - 1))
+    return delta.flatten(1).norm(dim=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -197,7 +197,7 @@ def attack_level(
     """Adversarial images against one level and readout ("unicode/1", "leaf", "unicode/1:summed") or against "all"."""
     attack = plan.attack
     if attacked != "all" and plan.stop and loss == "margin":
-        attack = PGD(**{**vars(attack), "stop_at": 0.0})
+        attack = replace(attack, stop=True)
     objective = level_objective(forest, leaves, attacked, loss)
     frozen = [p for p in model.parameters() if p.requires_grad]
     if frozen:
@@ -216,7 +216,7 @@ def level_objective(forest: Forest, leaves: Tensor, attacked: str, loss: Loss) -
     label, _, readout = attacked.partition(":")
     cut = forest.find_cut(label)
     if loss == "margin":
-        return Margin(cut, leaves, forest.leaf_cut, readout or "direct")  # type: ignore[arg-type]
+        return Margin(cut, leaves, readout=readout or "direct")  # type: ignore[arg-type]
     if readout:
         raise ValueError(
             f"a cross-entropy attack on {attacked!r} was asked for; readouts other than direct need the margin."
@@ -226,10 +226,7 @@ def level_objective(forest: Forest, leaves: Tensor, attacked: str, loss: Loss) -
 
 def predictions(scores: Scores, forest: Forest, readout: Readout) -> dict[str, Tensor]:
     """The decision (B,) at every cut, as an index into the cut's nodes."""
-    return {
-        cut.label: level_scores(scores, cut, forest.leaf_cut, readout if cut.level else "direct").argmax(1)
-        for cut in forest.cuts()
-    }
+    return {cut.label: level_scores(scores, cut, readout if cut.level else "direct").argmax(1) for cut in forest.cuts()}
 
 
 def depth_spearman(model: TreeModel) -> float | None:

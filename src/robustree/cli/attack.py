@@ -124,7 +124,7 @@ def _attack(
     if None not in leaves:
         truth = {cut.label: torch.tensor([cut.of_leaf[leaf or 0] for leaf in leaves]) for cut in cuts}
     truth = {label: values.to(clean.device) for label, values in truth.items()}
-    goal = Goal(cuts, forest.leaf_cut, truth, towards)
+    goal = Goal(cuts, truth, towards)
     generator = torch.Generator().manual_seed(crc32(f"{options.seed}/{options.level}/{group[0].name}".encode()))
     made = options.attack.attack()(model, clean, goal.objective(), threat, generator=generator)
     found = goal.reached(_decide(model, made, forest))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustree.attacks.pgd import Objective
+from robustree.attacks import Objective
 from robustree.data import read_image
 from robustree.data.folder import SUFFIXES, image_files, labelled_files
 from robustree.objectives import CrossEntropy, Margin, WeightedSum
@@ -35,7 +35,6 @@ class Goal:
     """
 
     cuts: tuple[Cut, ...]
-    leaf_cut: Cut
     truth: dict[str, Tensor]
     towards: int | None = None
 
@@ -43,7 +42,7 @@ class Goal:
         """What the attack maximises: the margin of one level, or the mean cross-entropy of several."""
         if len(self.cuts) == 1:
             cut = self.cuts[0]
-            return Margin(cut, self._leaves(cut), self.leaf_cut, towards=self.towards)
+            return Margin(cut, self._leaves(cut), towards=self.towards)
         parts = tuple(CrossEntropy(cut, self._leaves(cut)) for cut in self.cuts)
         return WeightedSum(parts, (1 / len(parts),) * len(parts))
 
