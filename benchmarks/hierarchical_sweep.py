@@ -95,6 +95,11 @@ def candidates() -> list[Setting]:
         ),
         Setting("hrft cosine head", replace(HRFT, text_lr=1.0, space=Sphere(), method=COSINE), TREES),
     ]
+    # Does the picture change with four times the budget?
+    found += [
+        replace(flat[name], name=f"{name} 400 steps", recipe=replace(flat[name].recipe, steps=400))
+        for name in ("hrft_5trees", "pmg_aft", "tecoa", "fare", "agft")
+    ]
     return found
 
 

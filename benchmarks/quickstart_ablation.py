@@ -29,7 +29,9 @@ import torch
 
 import robustree
 from robustree.attacks import PGD, Threat
-from robustree.auditing.audit import Plan, Subject, audit, read_rows
+from robustree.auditing.audit import Subject, audit
+from robustree.auditing.plan import LevelAttack, Plan
+from robustree.auditing.rows import read_rows
 from robustree.checkpoint import write_whole
 from robustree.data import emoji
 from robustree.geometry import Euclidean, Poincare, Sphere
@@ -132,7 +134,7 @@ def run(setting: Setting, seed: int, *, split: str, images: int, attack: PGD) ->
             )
             tree_model = trained.over(forest, model.text_features, recipe.template)
         seconds = time.monotonic() - started
-        plan = Plan(threat=THREAT, attack=attack, all_levels=False, stop=True, batch_size=images, seed=seed)
+        plan = Plan(threat=THREAT, attacks=(LevelAttack(attack),), all_levels=None, stop=True, seed=seed)
         audit([Subject(setting.name, tree_model)], audited, forest, plan, Path(folder) / "audit", command="")
         figures = score(read_rows(Path(folder) / "audit"), forest)
     return {

@@ -22,6 +22,8 @@ Readout = Literal["direct", "via_leaf", "summed"]
 """How a level is read: the node's own prompts; the group of the best leaf; the sum of the leaf probabilities of a
 group."""
 READOUTS: tuple[Readout, ...] = ("direct", "via_leaf", "summed")
+Loss = Literal["cross_entropy", "margin", "ratio"]
+"""What an attack on a decision maximises."""
 
 
 class Objective(Protocol):
@@ -127,6 +129,13 @@ class LevelObjective(ABC):
         """The same decision with the loss pushed towards one node (B,) an image."""
         return replace(self, rival=rivals)
 
+    def under(self, loss: Loss) -> LevelObjective:
+        """The same decision under another loss; below three nodes the ratio is the margin."""
+        kind = LOSSES[loss]
+        if kind is DifferenceOfLogitsRatio and len(self.cut.nodes) < 3:
+            kind = Margin
+        return kind(self.cut, self.leaves, readout=self.readout, towards=self.towards, rival=self.rival)
+
     @property
     def _wanted(self) -> tuple[int, ...]:
         return (self.towards,) if isinstance(self.towards, int) else self.towards or ()
@@ -194,6 +203,11 @@ class DifferenceOfLogitsRatio(LevelObjective):
 
 TIE = 1e-12
 """Keeps a ratio finite when the largest logits are equal."""
+LOSSES: dict[Loss, type[LevelObjective]] = {
+    "cross_entropy": CrossEntropy,
+    "margin": Margin,
+    "ratio": DifferenceOfLogitsRatio,
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ def synthetic_rows(forest: Forest, *, images: int = 120, seed: int = 7) -> list[
                         wrong = (truth + 1 + int(dice.random() ** 3 * (len(cut.nodes) - 1))) % len(cut.nodes)
                         row[readout][cut.label] = truth if right else wrong
                 row["summed"]["leaf"] = row["direct"]["leaf"]
-                row |= {"linf": 0.0 if attack == "clean" else 4 / 255, "valid": True}
+                row |= {"distance": 0.0 if attack == "clean" else 4 / 255, "valid": True}
                 rows.append(row)
     return rows
 
@@ -92,8 +92,8 @@ def synthetic_audit(forest: Forest, *, images: int = 120) -> dict[str, Any]:
         "models": ["clip", "tecoa", "hrft"],
         "heads": {f"{model}/{head}": {"scale": 100.0, "name": head} for model, head in SKILLS},
         "threat": {"eps": 4 / 255, "norm": "linf"},
-        "attacks": ["pgd-20", "square-500"],
-        "attack": {"steps": 20, "best": True, "losses": ["margin"], "stop": False},
+        "attacks": {"pgd-20": {"attack": {"attack": "PGD", "steps": 20}, "loss": "margin"}},
+        "stop": False,
         "forest": forest.fingerprint,
         "seed": 0,
         "images": images,
@@ -205,7 +205,7 @@ def tiny_rows() -> list[Row]:
             "attacked": attacked,
             "direct": {"leaf": own, "kind/1": kind},
             "summed": {"leaf": own, "kind/1": summed},
-            "linf": 0.0 if attack == "clean" else 0.015,
+            "distance": 0.0 if attack == "clean" else 0.015,
             "valid": True,
         }
         for (model, attack, attacked), predictions in passes.items()

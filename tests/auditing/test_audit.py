@@ -13,18 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustree.attacks import PGD, ImageNoise, Threat
-from robustree.auditing.audit import (
-    HEADER,
-    ROWS,
-    Plan,
-    Status,
-    Subject,
-    audit,
-    depth_spearman,
-    level_objective,
-    read_rows,
-)
+from robustree.attacks import PGD, AutoAttack, ImageNoise, LowPrecision, Threat, Transfer
+from robustree.auditing.audit import Status, Subject, audit, depth_spearman
+from robustree.auditing.plan import LevelAttack, Plan, described, level_objective
+from robustree.auditing.rows import HEADER, ROWS, read_rows
 from robustree.data import AuditImages
 from robustree.geometry import Euclidean, Poincare, Sphere
 from robustree.taxonomy import Forest
@@ -33,14 +25,19 @@ from robustree.tree_model import TreeModel
 EPS = 8 / 255
 PLAN = Plan(
     threat=Threat(eps=EPS),
-    attack=PGD(steps=3),
-    losses=("margin", "cross_entropy"),
-    readouts=("direct",),
+    attacks=(LevelAttack(PGD(steps=3), "margin"), LevelAttack(PGD(steps=3), "cross_entropy")),
+    all_levels=PGD(steps=3),
     batch_size=4,
     seed=3,
 )
+CLEAN = replace(PLAN, attacks=(), all_levels=None)
 MakeModel = Callable[..., TreeModel]
 Row = dict[str, Any]
+
+
+def margin(attack: PGD) -> Plan:
+    """The plan with one attack, on the margin."""
+    return replace(PLAN, attacks=(LevelAttack(attack),), all_levels=PGD(steps=1))
 
 
 @pytest.fixture
@@ -110,7 +107,7 @@ def test_clean_rows_are_an_independent_reading_of_the_model(
     run: Callable[..., list[Row]], subjects: list[Subject], images: AuditImages, two_trees: Forest
 ) -> None:
     """Distances by geodesic formulae of NumPy, one image at a time."""
-    rows = {_key(row): row for row in run(plan=replace(PLAN, losses=(), all_levels=False))}
+    rows = {_key(row): row for row in run(plan=CLEAN)}
     for subject in subjects:
         model = subject.model
         with torch.no_grad():
@@ -125,7 +122,7 @@ def test_clean_rows_are_an_independent_reading_of_the_model(
                 mass = np.zeros(len(cut.nodes))
                 np.add.at(mass, list(cut.of_leaf), np.exp(logits[:9] - logits[:9].max()))
                 assert row["summed"][cut.label] == int(np.argmax(mass)), (subject, image, cut.label)
-            assert row["linf"] == 0.0
+            assert row["distance"] == 0.0
             assert row["valid"] is True
 
 
@@ -148,7 +145,7 @@ def test_attacked_rows_stay_inside_the_threat_and_harm_the_attacked_level(
         if row["attack"] == "clean":
             continue
         assert row["valid"] is True
-        assert 0 <= row["linf"] <= EPS + 1e-6
+        assert 0 <= row["distance"] <= EPS + 1e-6
         if "margin" in row["attack"]:
             label = row["attacked"]
             before = clean[row["image"], row["model"], row["head"]]["direct"][label] == _true(row, two_trees, label)
@@ -164,7 +161,7 @@ def test_no_image_is_right_under_attack_that_was_wrong_before(
     """True of an attack that starts at the image itself and keeps the best iterate."""
     attack = PGD(steps=3, random_start=False)
     subject = Subject("one", make_tree_model(head).requires_grad_(False))
-    rows = run(subjects=[subject], plan=replace(PLAN, attack=attack, losses=("margin",), readouts=("direct", "summed")))
+    rows = run(subjects=[subject], plan=replace(margin(attack), readouts=("direct", "summed")))
     clean = {row["image"]: row for row in rows if row["attack"] == "clean"}
     for row in rows:
         label, _, readout = row["attacked"].partition(":")
@@ -177,7 +174,7 @@ def test_no_image_is_right_under_attack_that_was_wrong_before(
 def test_an_attack_is_at_least_as_harmful_as_noise_at_every_level(
     subjects: list[Subject], run: Callable[..., list[Row]], images: AuditImages, two_trees: Forest
 ) -> None:
-    rows = run(subjects=subjects[:1], plan=replace(PLAN, losses=("margin",), attack=PGD(steps=10)))
+    rows = run(subjects=subjects[:1], plan=margin(PGD(steps=10)))
     noisy = PLAN.threat.random_start(images.pixels, ImageNoise(torch.arange(len(images.pixels))), 0)
     with torch.no_grad():
         scores = subjects[0].model(noisy)
@@ -192,7 +189,7 @@ def test_an_attack_is_at_least_as_harmful_as_noise_at_every_level(
 def test_stopping_early_changes_no_decision_about_the_attacked_level(
     run: Callable[..., list[Row]], two_trees: Forest
 ) -> None:
-    plan = replace(PLAN, losses=("margin",), all_levels=False)
+    plan = replace(margin(PGD(steps=3)), all_levels=None)
     whole = {_key(row): row for row in run("whole", plan=plan)}
     for row in run("stopped", plan=replace(plan, stop=True)):
         if row["attacked"]:
@@ -203,7 +200,7 @@ def test_stopping_early_changes_no_decision_about_the_attacked_level(
 
 def test_an_interrupted_audit_ends_in_the_same_rows(run: Callable[..., list[Row]], tmp_path: Path) -> None:
     """Cut at any byte: in a line, between two lines, or before the first."""
-    plan = replace(PLAN, losses=("margin",), all_levels=False, attack=PGD(steps=1))
+    plan = replace(margin(PGD(steps=1)), all_levels=None)
     whole = {_key(row): row for row in run("whole", plan=plan)}
     content = (tmp_path / "whole" / ROWS).read_bytes()
     line_end = content.index(b"\n", len(content) // 2)
@@ -243,10 +240,10 @@ def test_the_rows_do_not_depend_on_what_else_is_audited(run: Callable[..., list[
 
 def test_progress_counts_every_chunk_once(run: Callable[..., list[Row]]) -> None:
     seen: list[Status] = []
-    run(report=seen.append)
-    assert [status.done for status in seen] == list(range(1, 3 * 14 * 3 + 1))
-    assert {status.total for status in seen} == {3 * 14 * 3}
-    assert {status.images for status in seen} == {4, 2}
+    run(plan=replace(PLAN, batch_size=2), report=seen.append)
+    assert [status.done for status in seen] == list(range(1, 3 * 14 * 2 + 1))
+    assert {status.total for status in seen} == {3 * 14 * 2}
+    assert {status.images for status in seen} == {8, 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,11 +257,11 @@ class _Cheating(PGD):
 
 
 def test_an_attack_that_leaves_the_threat_is_reported(run: Callable[..., list[Row]], images: AuditImages) -> None:
-    for row in run(plan=replace(PLAN, attack=_Cheating(steps=1))):
+    for row in run(plan=replace(margin(_Cheating(steps=1)), all_levels=_Cheating(steps=1))):
         number = images.ids.index(row["image"])
-        honest = row["attack"] == "clean" or number % PLAN.batch_size % 2
+        honest = row["attack"] == "clean" or number % 2
         assert row["valid"] is bool(honest)
-        assert (row["linf"] <= EPS + 1e-6) == bool(honest)
+        assert (row["distance"] <= EPS + 1e-6) == bool(honest)
 
 
 def test_a_model_over_another_forest(
@@ -287,7 +284,10 @@ def test_weights_that_are_not_finite(run: Callable[..., list[Row]], subjects: li
     next(subjects[0].model.image_encoder.parameters()).fill_(torch.nan)
     with pytest.raises(ValueError) as caught:
         run()
-    assert str(caught.value) == "the model 'first' gave scores that are not finite: check its weights."
+    assert str(caught.value) == (
+        "the model 'first' gave scores that are not finite (clean images); rows "
+        "written so far are kept: check its weights."
+    )
 
 
 def test_a_model_that_still_needs_gradients(run: Callable[..., list[Row]], make_tree_model: MakeModel) -> None:
@@ -298,27 +298,69 @@ def test_a_model_that_still_needs_gradients(run: Callable[..., list[Row]], make_
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"threat": Threat(eps=4 / 255)}, "threat"),
-        ({"attack": PGD(steps=4)}, "attack"),
-        ({"losses": ("margin",)}, "attack"),
-        ({"stop": True}, "attack"),
-        ({"seed": 4}, "seed"),
-    ],
+    ("changes", "name"), [({"threat": Threat(eps=4 / 255)}, "threat"), ({"stop": True}, "stop"), ({"seed": 4}, "seed")]
 )
 def test_a_directory_with_another_audit(run: Callable[..., list[Row]], changes: dict[str, Any], name: str) -> None:
-    small = replace(PLAN, losses=("margin", "cross_entropy"), attack=PGD(steps=1))
-    rows = run(plan=small)
+    rows = run(plan=margin(PGD(steps=1)))
     with pytest.raises(
         ValueError, match=rf"audit' holds an audit with another {name} \(.*\): choose another directory"
     ):
-        run(plan=replace(small, **changes))
-    assert run(plan=small) == rows
+        run(plan=replace(margin(PGD(steps=1)), **changes))
+    assert run(plan=margin(PGD(steps=1))) == rows
+
+
+def test_other_attacks_join_an_audit_but_not_others_of_the_same_name(
+    run: Callable[..., list[Row]], tmp_path: Path
+) -> None:
+    first = run(plan=margin(PGD(steps=1)))
+    both = run(plan=replace(margin(PGD(steps=2)), all_levels=None))
+    assert both[: len(first)] == first and len(both) > len(first)
+    header = json.loads((tmp_path / "audit" / HEADER).read_text())
+    assert set(header["attacks"]) == {"pgd-1-margin", "pgd-1-cross_entropy", "pgd-2-margin"}
+    assert header["attacks"]["pgd-2-margin"]["attack"]["steps"] == 2
+    with pytest.raises(ValueError, match="holds rows of another attack called 'pgd-2-margin'"):
+        run(plan=replace(margin(PGD(steps=2, step_size=0.5)), all_levels=None))
+
+
+def test_rows_depend_on_no_batch_size(run: Callable[..., list[Row]]) -> None:
+    plan = margin(PGD(steps=2, restarts=2))
+    decisions = []
+    for batch_size in (1, 3, 64):
+        rows = run(f"by {batch_size}", plan=replace(plan, batch_size=batch_size))
+        decisions.append({_key(row): (row["direct"], row["summed"], row["valid"]) for row in rows})
+    assert decisions[0] == decisions[1] == decisions[2]
+
+
+def test_a_second_process_is_refused_while_the_first_writes(run: Callable[..., list[Row]]) -> None:
+    refused = []
+
+    def again(status: Status) -> None:
+        if status.done == 2:
+            with pytest.raises(ValueError, match=r"another audit is writing into .*audit': wait for it"):
+                run()
+            refused.append(status)
+
+    run(report=again)
+    assert len(refused) == 1
+
+
+def test_a_cascade_says_which_stage_broke_each_image(run: Callable[..., list[Row]], two_trees: Forest) -> None:
+    cascade = AutoAttack(version="standard", steps=5, queries=20)
+    rows = run(plan=Plan(threat=PLAN.threat, attacks=(LevelAttack(cascade, None),), all_levels=None, batch_size=4))
+    clean = {(row["image"], row["model"], row["head"]): row for row in rows if row["attack"] == "clean"}
+    stages = set()
+    for row in rows:
+        if row["attacked"]:
+            truth = _true(row, two_trees, row["attacked"])
+            before = clean[row["image"], row["model"], row["head"]]["direct"][row["attacked"]] == truth
+            after = row["direct"][row["attacked"]] == truth
+            assert ("broken_by" in row) == (before and not after)
+            stages.add(row.get("broken_by"))
+    assert "apgd-ce" in stages and stages <= {None, "apgd-ce", "apgd-t", "fab-t", "square"}
 
 
 def test_a_directory_with_an_audit_of_other_images(run: Callable[..., list[Row]], images: AuditImages) -> None:
-    plan = replace(PLAN, losses=(), all_levels=False)
+    plan = CLEAN
     run(plan=plan)
     fewer = AuditImages(images.pixels[:9], images.leaves[:9], images.ids[:9])
     with pytest.raises(ValueError, match=r"holds an audit with another images \(10\)"):
@@ -340,15 +382,20 @@ def test_plans_that_make_no_sense(two_trees: Forest) -> None:
     with pytest.raises(ValueError, match="readout is 'guess'; direct, via_leaf, summed are the readouts"):
         replace(PLAN, readouts=("guess",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"returns its last iterate; audits need the best one: set best=True\."):
-        replace(PLAN, attack=PGD(best=False))
-    with pytest.raises(ValueError, match="a cross-entropy attack on 'kind/1:summed' was asked for"):
-        level_objective(two_trees, torch.zeros(1, dtype=torch.long), "kind/1:summed", "cross_entropy")
+        LevelAttack(PGD(best=False))
+    with pytest.raises(ValueError, match=r"returns its last iterate; audits need the best: set best=True\."):
+        replace(PLAN, all_levels=PGD(best=False))
+    with pytest.raises(ValueError, match=r"the attacks are pgd-20-margin, pgd-20-margin; name none twice\."):
+        replace(PLAN, attacks=(LevelAttack(PGD()), LevelAttack(PGD(step_size=0.5))))
+    for attack, loss in ((AutoAttack(), "margin"), (PGD(), None)):
+        with pytest.raises(ValueError, match=r"cascades have none, all others need one\."):
+            LevelAttack(attack, loss)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there is no cut 'kind/9' in this forest"):
         level_objective(two_trees, torch.zeros(1, dtype=torch.long), "kind/9", "margin")
 
 
 def test_every_readout_has_a_label_and_the_leaf_level_only_one(run: Callable[..., list[Row]]) -> None:
-    plan = replace(PLAN, losses=("margin",), readouts=("direct", "via_leaf", "summed"), attack=PGD(steps=1))
+    plan = replace(margin(PGD(steps=1)), readouts=("direct", "via_leaf", "summed"))
     labels = {row["attacked"] for row in run(plan=plan)}
     levels = {"kind/1", "kind/2", "home/1", "home/2", "home/3"}
     assert labels == {"", "leaf", "all"} | levels | {f"{n}:via_leaf" for n in levels} | {f"{n}:summed" for n in levels}
@@ -394,5 +441,15 @@ def test_norms_mean_nothing_on_the_sphere(
     make_tree_model: MakeModel, run: Callable[..., list[Row]], tmp_path: Path
 ) -> None:
     assert depth_spearman(make_tree_model(Sphere())) is None
-    run(plan=replace(PLAN, losses=(), all_levels=False))
+    run(plan=CLEAN)
     assert set(json.loads((tmp_path / "audit" / HEADER).read_text())["spearman"]) == {"first/hyperbolic"}
+
+
+def test_attacks_are_described_in_json() -> None:
+    nested = LevelAttack(LowPrecision(PGD(steps=3), dtype=torch.bfloat16), "ratio")
+    found = json.loads(json.dumps(described(nested)))
+    assert found["loss"] == "ratio" and found["attack"]["kind"] == "LowPrecision"
+    assert found["attack"]["dtype"] == "torch.bfloat16" and found["attack"]["attack"]["steps"] == 3
+    transferred = described(Transfer(attack=PGD(), sources=(torch.nn.Identity(),), name="from-a"))
+    assert transferred["sources"] == [] and transferred["name"] == "from-a"
+    assert json.loads(json.dumps(described(LevelAttack(AutoAttack(version="fast"), None))))["attack"]["targets"] == 9

@@ -108,6 +108,6 @@ def hardening(house: Path, tmp_path: Path) -> list[object]:
 
 @pytest.fixture
 def auditing(house: Path, tmp_path: Path) -> list[object]:
-    """The words of a short audit into `tmp_path/audit`; models go first."""
+    """The words of a short audit into `tmp_path/audit`, without checks; models go first."""
     words: list[object] = ["--data", house / "images", "--output", tmp_path / "audit", "--threat.eps", "8/255"]
-    return [*words, "--attack.steps", 2, "--batch-size", 8, "--gallery", 2, "--device", "cpu"]
+    return [*words, "--pgd.steps", 2, "--batch-size", 8, "--gallery", 2, "--no-checks", "--device", "cpu"]

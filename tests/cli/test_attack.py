@@ -15,7 +15,7 @@ from tests.cli.conftest import Run
 
 @pytest.fixture
 def words(house: Path, tmp_path: Path) -> list[object]:
-    tree = ["--trees", house / "tree.json", "--output", tmp_path / "made", "--device", "cpu", "--attack.steps", 4]
+    tree = ["--trees", house / "tree.json", "--output", tmp_path / "made", "--device", "cpu", "--pgd.steps", 4]
     return ["attack", house / "clip", house / "images", *tree]
 
 
@@ -100,3 +100,26 @@ def test_refusals(run: Run, house: Path, tmp_path: Path, words: list[object]) ->
         assert not (tmp_path / "made").exists()
     words[2] = house / "nowhere"
     assert run(*words).err.startswith(f"error: {str(house / 'nowhere')!r} is not a folder")
+
+
+@pytest.mark.parametrize("attack", ["pgd-ce", "cw", "apgd-t", "autoattack-fast"])
+def test_other_attacks_by_name(run: Run, tmp_path: Path, words: list[object], attack: str) -> None:
+    ran = run(*words, "--attack", attack, "--level", "things/2", "--threat.eps", "24/255")
+    assert ran.code == 0
+    entries = json.loads((tmp_path / "made" / "attack.json").read_text())["images"]
+    assert all(entry["valid"] for entry in entries)
+    assert sum(entry["kept"] for entry in entries) > sum(entry["reached_before"] for entry in entries)
+
+
+def test_leaves_are_pushed_into_a_subtree(run: Run, tmp_path: Path, words: list[object]) -> None:
+    ran = run(*words, "--level", "leaf", "--towards", "fruit", "--threat.eps", "32/255")
+    assert ran.code == 0 and "are taken for 'fruit'" in ran.out
+    entries = json.loads((tmp_path / "made" / "attack.json").read_text())["images"]
+    assert all(entry["kept"] == (entry["after"]["leaf"] in ("pear", "plum")) for entry in entries)
+    assert any(entry["kept"] and not entry["reached_before"] for entry in entries)
+
+
+def test_a_cascade_needs_one_level(run: Run, tmp_path: Path, words: list[object]) -> None:
+    ran = run(*words, "--attack", "autoattack-fast", "--level", "all")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith("--level all has 3: give one level, or --attack pgd.\n")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 from PIL import Image
 
 from robustree.auditing import audit as auditing_module
+from robustree.auditing.checks.battery import Progress
+from robustree.auditing.checks.check import FILE, FORMAT, Check, Status, found
 from tests.cli.conftest import Run
 
 FILES = ("rows.jsonl", "audit.json", "forest.json", "gallery.json", "figures.json", "report.html", "report.md")
@@ -28,17 +32,30 @@ def test_an_audit_of_two_models(run: Run, house: Path, hardened: Path, auditing:
     assert heads == {("clip", "cosine"), ("hrft", "hyperbolic"), ("hrft", "cosine")}
     assert {row["attacked"] for row in rows} == {"", "leaf", "things/1", "things/2", "all"}
     assert len(rows) == 3 * 5 * 12 and all(row["valid"] for row in rows)
-    for text in ("things/1", "mean of levels", "right at every level", "(hyperbolic)", "→"):
+    for text in ("things/1", "mean of levels", "right at every level", "(hyperbolic)", "→", "McNemar"):
         assert text in ran.out
+    assert "checks" not in ran.out and not (folder / "checks.json").exists() and not (folder / "curves.json").exists()
     assert ran.out.splitlines()[-1].split() == ["report", str(folder / "report.html")]
     figures = json.loads((folder / "figures.json").read_text())
     leaf = figures["models"][0]["cuts"][0]["readouts"]["direct"]
     assert f"{100 * leaf['clean']['value']:.1f} → {100 * leaf['worst']['value']:.1f}" in ran.out
     assert json.loads((folder / "audit.json").read_text())["command"].startswith("robustree audit")
+    # Every other model and head beside the strongest: images that only one of the two keeps, and McNemar's p.
+    table = ran.out[ran.out.index(" :") :].splitlines()
+    assert len(figures["comparisons"]) == 2
+    for number, label in enumerate(("leaf", "things/1", "things/2")):
+        line = next(line for line in table if line.split()[:1] == [label])
+        cuts = [pair["cuts"][number] for pair in figures["comparisons"]]
+        found = [(int(a), int(b), float(p)) for a, b, p in re.findall(r"(\d+) : (\d+) +p [=<] ([\d.]+)", line)]
+        assert found == [(c["only_a"], c["only_b"], pytest.approx(c["p_holm"], abs=1e-3)) for c in cuts]
+    means = next(line for line in table if line.startswith(" robust, mean of levels"))
+    assert [f"{100 * pair['difference']['value']:+.1f}" for pair in figures["comparisons"]] == re.findall(
+        r"([+-][\d.]+) \(", means
+    )
 
 
 def test_the_gallery_shows_kept_attacks(run: Run, house: Path, auditing: list[object], tmp_path: Path) -> None:
-    words = [*auditing, "--trees", house / "tree.json", "--attack.steps", 8, "--threat.eps", "48/255", "--gallery", 3]
+    words = [*auditing, "--trees", house / "tree.json", "--pgd.steps", 8, "--threat.eps", "48/255", "--gallery", 3]
     assert run("audit", house / "clip", *words).code == 0
     folder = tmp_path / "audit"
     entries = json.loads((folder / "gallery.json").read_text())
@@ -80,7 +97,7 @@ def test_an_interrupted_audit_goes_on_to_the_same_rows(
     )
     assert run(*words).code == 0
     assert (tmp_path / "audit" / "rows.jsonl").read_bytes() == whole
-    assert len(calls) == 1 + 5 * 2
+    assert len(calls) == 1 + 5
 
 
 def test_trees_must_be_the_checkpoint_s_own(
@@ -94,7 +111,7 @@ def test_trees_must_be_the_checkpoint_s_own(
     assert not (tmp_path / "audit").exists()
     assert run(*words, "--other-trees").code == 0
     assert run("audit", hardened, *auditing[:2], "--output", tmp_path / "same", "--trees", house / "tree.json",
-               "--attack.steps", 1, "--gallery", 0).code == 0  # fmt: skip
+               "--pgd.steps", 1, "--gallery", 0).code == 0  # fmt: skip
 
 
 def test_rows_of_other_weights_are_never_mixed(
@@ -127,12 +144,63 @@ def test_refusals(run: Run, house: Path, hardened: Path, auditing: list[object],
         ([hardened, *auditing, "--data", "emoji"], "the trees have 6 classes, not the 262 of the emoji data"),
         ([house / "clip", *auditing, *tree, "--data", "emojis"], "data is 'emojis' (did you mean 'emoji'?)"),
         ([house / "clip", *auditing, *tree, "--gallery", -1], "--gallery is -1"),
-        ([house / "clip", *auditing, *tree, "--readouts", "summed", "--losses", "cross_entropy"], "a cross-entropy"),
+        ([house / "clip", *auditing, *tree, "--strict"], "--strict asks for the checks, and --no-checks leaves them"),
     ]
     for words, sentence in cases:
         ran = run("audit", *words)
         assert (ran.code, ran.out) == (2, ""), sentence
         assert ran.err.splitlines()[-1].startswith(f"error: {sentence}")
+
+
+def test_checks_and_curves_are_measured_and_printed(
+    run: Run, house: Path, auditing: list[object], tmp_path: Path
+) -> None:
+    words = [word for word in auditing if word != "--no-checks"]
+    ran = run("audit", house / "clip", *words, "--trees", house / "tree.json", "--curves", "--images", 6)
+    folder = tmp_path / "audit"
+    assert ran.code == 0
+    assert "curves" in ran.err and "checks" in ran.err
+    checks = json.loads((folder / "checks.json").read_text())["checks"]
+    lines = ran.out.splitlines()
+    assert lines[-1].split() == ["report", str(folder / "report.html")]
+    count = {status: sum(check["status"] == status for check in checks) for status in ("pass", "flag", "fail")}
+    assert lines[-2] == f"checks  {count['pass']} passed, {count['flag']} to look at, {count['fail']} failed"
+    for check in checks:
+        shown = [line for line in lines if line.startswith(check["status"]) and f" {check['id']} " in line]
+        assert len(shown) == (check["status"] in ("flag", "fail")), check
+    curves = json.loads((folder / "curves.json").read_text())
+    assert len(curves["images"]) == 6 and [s["model"] for s in curves["subjects"]] == ["clip"]
+    page = (folder / "report.html").read_text()
+    assert 'id="checks"' in page and 'id="curves"' in page
+    again = run("report", folder)
+    assert again.out == ran.out and (folder / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(("status", "code"), [("pass", 0), ("not applicable", 0), ("flag", 3), ("fail", 3)])
+def test_strict_ends_with_3_if_a_check_speaks(
+    run: Run,
+    house: Path,
+    auditing: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: Status,
+    code: int,
+) -> None:
+    def checked(*_: Any, report: Any) -> list[Check]:
+        report(Progress(1, 1, "S7"))
+        checks = [found("S1", "", "pass", 0, "Fine."), found("S7", "clip/cosine", status, 0.25, "Look.")]
+        content = {"format": FORMAT, "checks": [asdict(check) for check in checks]}
+        (tmp_path / "audit" / FILE).write_text(json.dumps(content))
+        return checks
+
+    monkeypatch.setattr("robustree.cli.audit.run_checks", checked)
+    words = [word for word in auditing if word != "--no-checks"]
+    ran = run("audit", house / "clip", *words, "--trees", house / "tree.json", "--gallery", 0, "--strict")
+    assert ran.code == code
+    shown = f"{status:<7}S7 larger eps, fewer survivors  clip/cosine 0.25"
+    assert (shown in ran.out) == (status in ("flag", "fail"))
+    assert ("not applicable: S7" in ran.out) == (status == "not applicable")
+    assert (tmp_path / "audit" / "report.html").is_file()
 
 
 def test_a_report_is_rebuilt_without_torch(run: Run, house: Path, auditing: list[object], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -221,6 +221,17 @@ def test_direct_alignment_treats_each_image_alone(parents: Parents, two_trees: F
     objective = aligned(two_trees, Poincare(), parents, "both", True)
     index = torch.tensor([5, 0, 2])
     assert torch.allclose(objective.take(index)(scores.take(index)), objective(scores)[index])
+
+
+def test_it_is_achieved_where_every_level_that_it_reads_is_wrong(two_trees: Forest, make_scores: MakeScores) -> None:
+    scores = make_scores(Poincare(), SCALE)
+    whole = aligned(two_trees, Poincare(), "direct", "both", True)
+    wrong = {
+        cut.label: scores.at(cut).argmax(1) != torch.tensor(cut.of_leaf)[whole.leaves] for cut in two_trees.cuts()
+    }
+    assert torch.equal(whole.achieved(scores), torch.stack(list(wrong.values())).all(0))
+    second = torch.stack([values for label, values in wrong.items() if label.endswith("/2")]).all(0)
+    assert torch.equal(replace(whole, only=2).achieved(scores), second)
 
 
 def test_recursive_parents_share_their_loss_among_their_images(two_trees: Forest, make_scores: MakeScores) -> None:

@@ -32,6 +32,10 @@ class ImageNoise:
         """The streams of some of the images."""
         return ImageNoise(self.seeds[index])
 
+    def fork(self, key: int) -> ImageNoise:
+        """Other streams of the same images: one a key."""
+        return ImageNoise(_mix(self.seeds ^ torch.tensor(key, device=self.seeds.device) * _signed(_SECOND)))
+
     def uniform(self, counter: Tensor | int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Numbers (B, *shape) from [0, 1); `counter`, one or (B,), names the draw: the same counter, the same
         numbers."""

@@ -100,6 +100,10 @@ class Search(ABC):
             raise ValueError(
                 f"{type(self).__name__} has stop without best; stopping early returns the best iterate: set best=True."
             )
+        if self.strays and not self.best:
+            raise ValueError(
+                f"{type(self).__name__} has best=False; its last iterate may lie outside the threat: set best=True."
+            )
 
     @property
     @abstractmethod
@@ -113,7 +117,7 @@ class Search(ABC):
 
     @abstractmethod
     def begin(self, images: Tensor, threat: Threat, noise: ImageNoise, run: Tensor) -> State:
-        """The first state of each image; `run` (B,) counts its restarts and targets from 0."""
+        """The first state of each image; its `run` (B,) is restart * max(1, targets) + target, both from 0."""
 
     @abstractmethod
     def advance(self, state: State, values: Tensor, gradient: Tensor, achieved: Tensor, threat: Threat) -> State:
@@ -203,9 +207,13 @@ class _Kept:
         rises = (achieved & ~held) | ((achieved == held) & (values > self.values[index]))
         if self.freeze:
             rises = rises & ~held
-        wide = rises.view(-1, *[1] * (x.ndim - 1))
-        self.images[index] = torch.where(wide, x, self.images[index])
         self.values[index] = torch.where(rises, values, self.values[index])
+        if x.device.type == "cpu":  # mostly few images rise, and asking which costs nothing here
+            rose = rises.nonzero()[:, 0]
+            self.images[index[rose]] = x[rose]
+        else:
+            wide = rises.view(-1, *[1] * (x.ndim - 1))
+            self.images[index] = torch.where(wide, x, self.images[index])
         self.achieved[index] = held | achieved
 
 
@@ -243,8 +251,11 @@ class _Loop:
         fresh = [self.queue.popleft() for _ in range(min(self.size - len(self.places), len(self.queue)))]
         if fresh:
             index, run = torch.tensor(fresh, device=self.images.device).unbind(1)
+            # A level may have fewer classes than targets: a run's number still says which restart it is.
+            restart, target = run // self.goal.count, run % self.goal.count
+            numbered = restart * max(1, self.rule.targets) + target
             with torch.no_grad():
-                state = self.rule.begin(self.images[index], self.threat, self.noise.take(index), run)
+                state = self.rule.begin(self.images[index], self.threat, self.noise.take(index), numbered)
                 if self.starts is not None:
                     first = (run == 0).view(-1, *[1] * (self.images.ndim - 1))
                     state["x"] = torch.where(first, self.starts[index], state["x"])

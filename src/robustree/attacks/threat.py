@@ -54,8 +54,9 @@ class Threat:
             delta = (2 * noise.uniform(run, shape, dtype) - 1) * self.eps
         else:
             normal = noise.normal(run, shape, dtype)
-            # The radius of a uniform draw from a ball of n dimensions is the n-th root of a uniform number.
-            radius = noise.uniform(torch.as_tensor(run) + RADIUS_DRAW, (), dtype) ** (1 / centre[0].numel())
+            # The radius of a uniform draw from a ball of n dimensions is the n-th root of a uniform number; by exp and
+            # log, because a CPU's pow rounds by the place in the batch.
+            radius = (noise.uniform(torch.as_tensor(run) + RADIUS_DRAW, (), dtype).log() / centre[0].numel()).exp()
             delta = normal * per_image(self.eps * radius / _length(normal), normal)
         return self.project(centre + delta, centre)
 

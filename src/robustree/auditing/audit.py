@@ -6,27 +6,27 @@ a chunk whose rows exist is skipped, so an interrupted audit goes on where it st
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
-from zlib import crc32
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustree.attacks import PGD, Threat
+from robustree.attacks import AutoAttack, ImageNoise
+from robustree.auditing.plan import LevelAttack, Plan, Run, described, level_objective
+from robustree.auditing.rows import FOREST, Row, open_rows
 from robustree.checkpoint import device_of, weights_digest, write_whole
 from robustree.data.catalog import AuditImages
-from robustree.objectives import READOUTS, CrossEntropy, Margin, Objective, Readout, every_level, level_scores
+from robustree.objectives import Readout, level_scores
 from robustree.taxonomy import Forest, forest_to_json
-from robustree.tree_model import Scores, TreeModel
+from robustree.tree_model import Predictor, Scores, TreeModel
 
-ROWS, HEADER, FOREST = "rows.jsonl", "audit.json", "forest.json"
 HEAD_NAMES = {"sphere": "cosine", "poincare": "hyperbolic", "euclidean": "euclidean"}
-Loss = Literal["margin", "cross_entropy"]
+CHUNK = 4
+"""Batches a chunk of rows: large enough that images which are decided early make room for others."""
 
 
 @dataclass(frozen=True)
@@ -41,43 +41,6 @@ class Subject:
         return HEAD_NAMES[self.model.head.space.name]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What an audit does to every image.
-
-    `attack` maximises each of `losses` at every level's decision in turn, for each of `readouts`. `all_levels` adds
-    the attack on the mean cross-entropy of all levels. With `stop`, an image leaves an attack once the attacked
-    decision has changed: several times faster, the same robust accuracy, but transfer to other levels is then that of
-    a barely sufficient attack."""
-
-    threat: Threat
-    attack: PGD = field(default_factory=PGD)
-    losses: tuple[Loss, ...] = ("margin",)
-    readouts: tuple[Readout, ...] = ("direct",)
-    all_levels: bool = True
-    stop: bool = False
-    batch_size: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for readout in self.readouts:
-            if readout not in READOUTS:
-                raise ValueError(f"readout is {readout!r}; {', '.join(READOUTS)} are the readouts: choose among them.")
-        if not self.attack.best:
-            raise ValueError("the audit's attack returns its last iterate; audits need the best one: set best=True.")
-
-    def runs(self, forest: Forest) -> Iterator[tuple[str, str, Loss]]:
-        """(attack name, attacked label, loss) of every run; the clean run comes first."""
-        yield "clean", "", "margin"
-        for loss in self.losses:
-            for readout in self.readouts:
-                for cut in forest.cuts():
-                    if readout == "direct" or cut.level > 0:
-                        yield f"{self.attack.name}-{loss}", target_label(cut.label, readout), loss
-        if self.all_levels:
-            yield f"{self.attack.name}-cross_entropy", "all", "cross_entropy"
-
-
 @dataclass(frozen=True)
 class Status:
     """How far an audit is: `done` of `total` chunks, `images` attacked in the last one (0 where its rows existed)."""
@@ -86,11 +49,6 @@ class Status:
     total: int
     images: int
     doing: str
-
-
-def target_label(cut_label: str, readout: Readout) -> str:
-    """ "unicode/1" or "unicode/1:via_leaf": the level under attack and, unless direct, the readout."""
-    return cut_label if readout == "direct" else f"{cut_label}:{readout}"
 
 
 def audit(
@@ -106,8 +64,28 @@ def audit(
     """Write `rows.jsonl`, `audit.json` and `forest.json` into `directory`; existing rows of the same audit are kept.
 
     Raises:
-        ValueError: a model has another forest, the directory holds another audit, or a model's scores are not finite.
+        ValueError: a model has another forest or parameters that need gradients, the directory holds another audit or
+            is written by another process, or a model's scores are not finite.
     """
+    _check(subjects, forest)
+    runs = [(subject, run) for subject in subjects for run in plan.runs(forest)]
+    size = plan.batch_size * CHUNK
+    starts = range(0, len(images.ids), size)
+    done, total = 0, len(runs) * len(starts)
+    with open_rows(directory, _header(subjects, images, forest, plan, command)) as rows:
+        write_whole(directory / FOREST, json.dumps(forest_to_json(forest)))
+        for subject, run in runs:
+            for start in starts:
+                index = slice(start, start + size)
+                wanted = {(image, subject.name, subject.head, run.name, run.attacked) for image in images.ids[index]}
+                fresh = 0
+                if not wanted <= rows.known:
+                    fresh = rows.append(_chunk(subject, images, index, forest, plan, run))
+                done += 1
+                report(Status(done, total, fresh, f"{subject.name} ({subject.head}) {run.attacked or 'clean'}"))
+
+
+def _check(subjects: Sequence[Subject], forest: Forest) -> None:
     keys = [(subject.name, subject.head) for subject in subjects]
     for subject, key in zip(subjects, keys, strict=True):
         if keys.count(key) > 1:
@@ -118,110 +96,72 @@ def audit(
             raise ValueError(
                 f"the model {subject.name!r} was built over another forest: load it with the audit's trees."
             )
-    header = _header(subjects, images, forest, plan, command)
-    _claim(directory, header)
-    write_whole(directory / FOREST, json.dumps(forest_to_json(forest)))
-    known = _existing(directory / ROWS)
-    runs = [(subject, *run) for subject in subjects for run in plan.runs(forest)]
-    starts = range(0, len(images.ids), plan.batch_size)
-    done, total = 0, len(runs) * len(starts)
-    with (directory / ROWS).open("ab") as file:
-        for subject, attack, attacked, loss in runs:
-            for start in starts:
-                index = slice(start, start + plan.batch_size)
-                fresh: list[dict[str, Any]] = []
-                keys = {(image, subject.name, subject.head, attack, attacked) for image in images.ids[index]}
-                if not keys <= known:
-                    rows = _chunk(subject, images, index, forest, plan, attack, attacked, loss)
-                    fresh = [row for row in rows if _key(row) not in known]
-                    file.write(b"".join(json.dumps(row).encode() + b"\n" for row in fresh))
-                    file.flush()
-                    os.fsync(file.fileno())
-                done += 1
-                report(Status(done, total, len(fresh), f"{subject.name} ({subject.head}) {attacked or 'clean'}"))
+        if any(p.requires_grad for p in subject.model.parameters()):
+            raise ValueError(
+                f"the model {subject.name!r} has parameters that need gradients: call requires_grad_(False) first."
+            )
 
 
-def _chunk(
-    subject: Subject,
-    images: AuditImages,
-    index: slice,
-    forest: Forest,
-    plan: Plan,
-    attack: str,
-    attacked: str,
-    loss: Loss,
-) -> list[dict[str, Any]]:
+def _chunk(subject: Subject, images: AuditImages, index: slice, forest: Forest, plan: Plan, run: Run) -> list[Row]:
+    """The rows of one pass over some images; every adversarial image is judged again, in full precision."""
     device = device_of(subject.model)
     clean, leaves = images.pixels[index].to(device), images.leaves[index].to(device)
-    # The seed names the chunk and the attacked level but not the model: models meet the same starting noise.
-    generator = torch.Generator().manual_seed(crc32(f"{plan.seed}/{attack}/{attacked}/{index.start}".encode()))
-    made = clean
-    if attacked:
-        made = attack_level(subject.model, clean, leaves, forest, plan, attacked, loss, generator)
+    made, broken_by = clean, [None] * len(leaves)
+    if run.attack:
+        noise = image_noise(images.ids[index], plan.seed, run, device)
+        made, broken_by = attack_level(subject.model, clean, leaves, forest, plan, run, noise)
+    parts = torch.arange(len(made), device=device).split(plan.batch_size)
     with torch.no_grad():
-        scores = subject.model(made)
+        whole = [subject.model(made[part]) for part in parts]
+    scores = Scores(torch.cat([s.points for s in whole]), whole[0].prototypes, torch.cat([s.nodes for s in whole]))
     if not bool(scores.nodes.isfinite().all()):
-        raise ValueError(f"the model {subject.name!r} gave scores that are not finite: check its weights.")
-    direct, summed = predictions(scores, forest, "direct"), predictions(scores, forest, "summed")
-    valid, distance = (
-        plan.threat.contains(made, clean).tolist(),
-        (made - clean).abs().flatten(1).amax(1).tolist(),
-    )
+        raise ValueError(
+            f"the model {subject.name!r} gave scores that are not finite ({_said(run)}); rows "
+            "written so far are kept: check its weights."
+        )
+    decided = {readout: predictions(scores, forest, readout) for readout in ("direct", "summed")}
+    valid, distance = plan.threat.contains(made, clean).tolist(), plan.threat.distance(made, clean).tolist()
+    lists = {readout: {label: v.tolist() for label, v in values.items()} for readout, values in decided.items()}
     return [
         {
             "image": image,
             "leaf": int(leaves[i]),
             "model": subject.name,
             "head": subject.head,
-            "attack": attack,
-            "attacked": attacked,
-            "direct": {label: int(values[i]) for label, values in direct.items()},
-            "summed": {label: int(values[i]) for label, values in summed.items()},
-            "linf": distance[i],
+            "attack": run.name,
+            "attacked": run.attacked,
+            "direct": {label: values[i] for label, values in lists["direct"].items()},
+            "summed": {label: values[i] for label, values in lists["summed"].items()},
+            "distance": distance[i],
             "valid": valid[i],
         }
+        | ({"broken_by": broken_by[i]} if broken_by[i] else {})
         for i, image in enumerate(images.ids[index])
     ]
 
 
+def _said(run: Run) -> str:
+    return f"{run.name} at {run.attacked}" if run.attacked else f"{run.name} images"
+
+
+def image_noise(ids: Sequence[str], seed: int, run: Run, device: torch.device) -> ImageNoise:
+    """The random numbers of each image under a run; they do not depend on the model: models meet the same noise."""
+    digests = [sha256(f"{seed}/{run.name}/{run.attacked}/{image}".encode()).digest() for image in ids]
+    return ImageNoise(torch.tensor([int.from_bytes(d[:7], "big") for d in digests], device=device))
+
+
 def attack_level(
-    model: TreeModel,
-    images: Tensor,
-    leaves: Tensor,
-    forest: Forest,
-    plan: Plan,
-    attacked: str,
-    loss: Loss,
-    generator: torch.Generator,
-) -> Tensor:
-    """Adversarial images against one level and readout ("unicode/1", "leaf", "unicode/1:summed") or against "all"."""
-    attack = plan.attack
-    if attacked != "all" and plan.stop and loss == "margin":
-        attack = replace(attack, stop=True)
-    objective = level_objective(forest, leaves, attacked, loss)
-    frozen = [p for p in model.parameters() if p.requires_grad]
-    if frozen:
-        raise ValueError("the audited model has parameters that need gradients: call requires_grad_(False) first.")
-    return attack(model, images, objective, plan.threat, generator=generator)
-
-
-def level_objective(forest: Forest, leaves: Tensor, attacked: str, loss: Loss) -> Objective:
-    """What an attack on a level maximises.
-
-    Raises:
-        ValueError: a cross-entropy on a readout other than direct, or an unknown level.
-    """
-    if attacked == "all":
-        return every_level(forest.cuts(), leaves)
-    label, _, readout = attacked.partition(":")
-    cut = forest.find_cut(label)
-    if loss == "margin":
-        return Margin(cut, leaves, readout=readout or "direct")  # type: ignore[arg-type]
-    if readout:
-        raise ValueError(
-            f"a cross-entropy attack on {attacked!r} was asked for; readouts other than direct need the margin."
-        )
-    return CrossEntropy(cut, leaves)
+    model: Predictor, images: Tensor, leaves: Tensor, forest: Forest, plan: Plan, run: Run, noise: ImageNoise
+) -> tuple[Tensor, list[str | None]]:
+    """Adversarial images of a run, and for each the stage of a cascade that broke it."""
+    attack, loss = plan.prepared(run), run.attack.loss if run.attack else None
+    objective = level_objective(forest, leaves, run.attacked, loss)
+    if isinstance(attack, AutoAttack):
+        found = attack.run(model, images, objective, plan.threat, generator=noise, batch_size=plan.batch_size)  # type: ignore[arg-type]
+        names: list[str | None] = [None, *(stage.name for stage in attack.stages), None]  # 0: was wrong; -1: robust
+        return found.images, [names[stage] for stage in found.stage.tolist()]
+    made = attack(model, images, objective, plan.threat, generator=noise, batch_size=plan.batch_size)
+    return made, [None] * len(leaves)
 
 
 def predictions(scores: Scores, forest: Forest, readout: Readout) -> dict[str, Tensor]:
@@ -271,14 +211,8 @@ def _header(
             for s in subjects
         },
         "threat": {"eps": plan.threat.eps, "norm": plan.threat.norm},
-        "attacks": list(dict.fromkeys(attack for attack, _, _ in plan.runs(forest))),
-        "attack": {
-            **vars(plan.attack),
-            "losses": list(plan.losses),
-            "readouts": list(plan.readouts),
-            "stop": plan.stop,
-            "batch_size": plan.batch_size,
-        },
+        "attacks": {run.name: _record(run.attack) for run in plan.runs(forest) if run.attack},
+        "stop": plan.stop,
         "forest": forest.fingerprint,
         "images": len(images.ids),
         "labels": sha256(json.dumps([images.ids, images.leaves.tolist()]).encode()).hexdigest(),
@@ -289,52 +223,7 @@ def _header(
     }
 
 
-def _claim(directory: Path, header: Mapping[str, Any]) -> None:
-    """Write the header, or check that the directory holds the same audit (another command line may resume it)."""
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / HEADER
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("forest", "threat", "attack", "seed", "images", "labels"):
-            if found.get(name) != json.loads(json.dumps(header[name])):
-                raise ValueError(
-                    f"{str(directory)!r} holds an audit with another {name} ({found.get(name)}): "
-                    "choose another directory."
-                )
-        header = {**header, "models": list(dict.fromkeys([*found["models"], *header["models"]]))}
-        for name, head in header["heads"].items():
-            if found["heads"].get(name, head) != head:
-                raise ValueError(
-                    f"{str(directory)!r} holds rows of another model called {name.split('/')[0]!r}: "
-                    "choose another directory, or give the model another name."
-                )
-        header["heads"] = found["heads"] | header["heads"]
-        header["spearman"] = found["spearman"] | header["spearman"]
-    write_whole(path, json.dumps(header, indent=1) + "\n")
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    return row["image"], row["model"], row["head"], row["attack"], row["attacked"]
-
-
-def _existing(path: Path) -> set[tuple[str, str, str, str, str]]:
-    """The keys of the rows on disk; a last line that a crash cut off is removed from the file."""
-    if not path.exists():
-        return set()
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        write_whole(path, whole)
-    return {_key(json.loads(line)) for line in whole.splitlines()}
-
-
-def read_rows(directory: Path) -> list[dict[str, Any]]:
-    """All rows of an audit.
-
-    Raises:
-        ValueError: the directory holds no audit.
-    """
-    path = directory / ROWS
-    if not path.is_file():
-        raise ValueError(f"{str(directory)!r} holds no {ROWS}: give a directory that `robustree audit` wrote.")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _record(part: LevelAttack) -> dict[str, Any]:
+    """An attack as JSON; a cascade with the names of its stages."""
+    stages = {"stages": [s.name for s in part.attack.stages]} if isinstance(part.attack, AutoAttack) else {}
+    return described(part) | stages

@@ -62,6 +62,43 @@ def dumbbell(clean: Figure, worst: Figure, aimed: Figure, chance: float, name: s
     return "".join(parts) + "</svg>"
 
 
+def fates(level: Mapping[str, Any], name: str) -> str:
+    """Return one stacked bar of `breaking.cascade_figures`: standing, broken by each stage (the last one first), and
+    wrong before any attack.
+
+    Read from the left, the border after each stage is the accuracy before it. Parts of 6 % and more carry their number.
+    """
+    stages = list(level["broken"])
+    parts = [("standing", level["standing"], "stands")]
+    parts += [(f"by {stage}", level["broken"][stage], stages.index(stage)) for stage in reversed(stages)]
+    parts += [("by none on record", level["unnamed"], "unnamed"), ("wrong before", level["wrong"], "before")]
+    shown = [(what, figure, kind) for what, figure, kind in parts if figure and figure["count"]]
+    said = f"{name}: " + ", ".join(f"{what} {percent(figure['value'])}" for what, figure, _ in shown)
+    drawn = [f'<svg class="fates" width="100%" height="17" role="img" aria-label="{escape(said)}">']
+    drawn.append(f"<title>{escape(said)}</title>")
+    start = 0.0
+    for what, figure, kind in shown:
+        share = figure["value"]
+        fill, ink = stage_colour(kind, len(stages)) if isinstance(kind, int) else ("", "")
+        style = f' style="fill:{fill}"' if fill else f' class="{kind}"'
+        tip = f"{what}: {figure['count']} of {figure['n']}, {percent(share)}"
+        drawn.append(
+            f'<rect x="{_at(start)}" width="{_at(share)}" height="20"{style}><title>{escape(tip)}</title></rect>'
+        )
+        if share >= 0.06:
+            colour = f' style="fill:{ink}"' if ink else ""
+            drawn.append(
+                f'<text x="{_at(start + share / 2)}" y="12.5" text-anchor="middle"{colour}>{bare(share)}</text>'
+            )
+        start += share
+    return "".join(drawn) + "</svg>"
+
+
+def stage_colour(number: int, stages: int) -> tuple[str, str]:
+    """Return (background, text) of a cascade's stage: the first one, which breaks most, is the darkest."""
+    return broken_colour(1 - 0.8 * number / max(1, stages))
+
+
 def _at(share: float) -> str:
     return f"{100 * share:.2f}%"
 

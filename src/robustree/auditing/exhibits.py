@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -12,8 +13,11 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from robustree.attacks import PGD
 from robustree.attacks.rounding import round_to_bytes
-from robustree.auditing.audit import Plan, Subject, attack_level, predictions, read_rows
+from robustree.auditing.audit import Subject, attack_level, image_noise, predictions
+from robustree.auditing.plan import LevelAttack, Plan
+from robustree.auditing.rows import read_rows
 from robustree.checkpoint import device_of, write_whole
 from robustree.data.catalog import AuditImages
 from robustree.data.folder import png_bytes
@@ -21,6 +25,8 @@ from robustree.taxonomy import Forest
 from robustree.tree_model import Scores
 
 GALLERY, FOLDER = "gallery.json", "gallery"
+KINDS = ("clean", "perturbation", "adversarial")
+_PICTURE = re.compile(r"\d+-(clean|perturbation|adversarial)(-[0-9a-f]{8})?\.png")
 _TRIES = 4  # attacks that are run for one exhibit, at most: rounding to 8 bits may undo some
 
 Choice = tuple[Subject, int, str]  # the attacked model, the image's position, the attacked level
@@ -34,7 +40,8 @@ def make_exhibits(
     The rows in `directory` say which images lose a superclass under attack. Images that the model, then most models,
     get right at every level come first, models take turns, and `plan.seed` decides between equals. That attack is run
     again, rounded to the 8 bits of a PNG, and read by every model. "kept_after_rounding" is false where rounding undid
-    it, which happens only if no attack survives.
+    it, which happens only if no attack survives. Pictures carry a digest in their names: until the new `gallery.json`
+    is in place, the old one and its pictures stand.
     """
     taken: set[int] = set()
     entries: list[dict[str, Any]] = []
@@ -60,6 +67,10 @@ def make_exhibits(
         _write(directory, spare[1])
         entries.append(spare[0])
     write_whole(directory / GALLERY, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+    kept = {entry[f"{kind}_png"] for entry in entries for kind in KINDS}
+    for path in sorted((directory / FOLDER).glob("*.png")):
+        if _PICTURE.fullmatch(path.name) and path.name not in kept:
+            path.unlink()
     return len(entries)
 
 
@@ -118,9 +129,11 @@ def _exhibit(
     device = device_of(subject.model)
     clean = images.pixels[position : position + 1].to(device)
     leaf = images.leaves[position : position + 1].to(device)
-    generator = torch.Generator().manual_seed(crc32(f"{plan.seed}/exhibit/{images.ids[position]}/{label}".encode()))
-    full = replace(plan, stop=False)  # the strongest image, not the first sufficient one, survives rounding
-    made = attack_level(subject.model, clean, leaf, forest, full, label, "margin", generator)
+    # The strongest image, not the first sufficient one, survives rounding.
+    full = Plan(threat=plan.threat, attacks=(LevelAttack(plan.all_levels or PGD()),), seed=plan.seed)
+    run = next(run for run in full.runs(forest) if run.attacked == label)
+    noise = image_noise([images.ids[position]], plan.seed, run, device)
+    made, _ = attack_level(subject.model, clean, leaf, forest, full, run, noise)
     cut = forest.find_cut(label)
 
     @torch.no_grad()
@@ -129,10 +142,11 @@ def _exhibit(
 
     rounded = round_to_bytes(made, clean, plan.threat, works=works)
     difference = rounded.images - clean
+    magnified = 0.5 + difference[0] / (2 * difference.abs().max().clamp(min=1e-6))
+    contents = [png_bytes(picture) for picture in (clean[0], magnified, rounded.images[0])]
     pictures = {
-        f"{number}-clean.png": png_bytes(clean[0]),
-        f"{number}-perturbation.png": png_bytes(0.5 + difference[0] / (2 * difference.abs().max().clamp(min=1e-6))),
-        f"{number}-adversarial.png": png_bytes(rounded.images[0]),
+        f"{number}-{kind}-{sha256(content).hexdigest()[:8]}.png": content
+        for kind, content in zip(KINDS, contents, strict=True)
     }
     names = [s.name for s in subjects]
     paths = {}
@@ -148,7 +162,7 @@ def _exhibit(
         "attacked": label,
         "eps": plan.threat.eps,
         "kept_after_rounding": bool(rounded.kept[0]),
-        **dict(zip(("clean_png", "perturbation_png", "adversarial_png"), pictures, strict=True)),
+        **dict(zip((f"{kind}_png" for kind in KINDS), pictures, strict=True)),
         "truth": {tree.name: [forest.names[n] for n in forest.path(tree.name, int(leaf))] for tree in forest.trees},
         "paths": paths,
     }

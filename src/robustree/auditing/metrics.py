@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from robustree.auditing.breaking import attack_figures, cascade_figures, fragile_images
 from robustree.auditing.comparing import compare, compare_subjects, headline
 from robustree.auditing.hierarchy import hierarchy_figures
 from robustree.auditing.outcomes import Outcomes, mean_figures, rate
@@ -23,6 +24,8 @@ def figures(
     forest: Forest,
     *,
     spearman: Mapping[str, float] | None = None,
+    stages: Mapping[str, Sequence[str]] | None = None,
+    curves: Mapping[str, Any] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -32,7 +35,8 @@ def figures(
     percentile bootstrap interval over images (`resamples`, `seed`). A figure that the rows cannot give is
     None: it is never borrowed from another attack or readout. An image is robust at a cut under some attacks
     if its clean decision and its decision under each of them are right, so robust <= clean always.
-    `spearman` ("model/head" -> depth-norm rank correlation) is measured by the audit and passed through.
+    `spearman` ("model/head" -> depth-norm rank correlation) is measured by the audit and passed through. `stages`: the
+    attacks that are cascades, with the names of their stages; `curves`: what `read_curves` read.
 
     Raises ValueError for rows that `read_table` refuses and for a `spearman` key that names no model.
     """
@@ -40,6 +44,7 @@ def figures(
     given = dict(spearman or {})
     subjects = [
         _subject_figures(table, subject, given.pop(f"{subject.model}/{subject.head}", None), resamples, seed)
+        | _breaking(Outcomes(table, subject), stages or {})
         for subject in table.subjects
     ]
     if given:
@@ -66,8 +71,13 @@ def figures(
         "trees": [tree.name for tree in forest.trees],
         "models": subjects,
         "comparisons": comparisons,
+        "fragile": fragile_images(table, curves),
         "headline": lead,
     }
+
+
+def _breaking(outcomes: Outcomes, stages: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    return {"cascades": cascade_figures(outcomes, stages), "beside": attack_figures(outcomes)}
 
 
 def _cut_figures(table: Table, index: int) -> dict[str, Any]:
@@ -116,7 +126,7 @@ def _run_figures(run: Run, n: int) -> dict[str, Any]:
         "attack": run.attack,
         "attacked": run.attacked,
         "n": n,
-        "linf": run.linf,
+        "distance": run.distance,
         "invalid": list(run.invalid),
     }
 

@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from robustree.auditing import charts, margin_curve
+from robustree.auditing import report_parts as parts
 from robustree.auditing.gallery import read_gallery
 from robustree.auditing.metrics import figures
 from robustree.auditing.report_text import hero, notes, subject_name
@@ -41,7 +42,8 @@ class Report:
 def write_report(directory: str | Path) -> Report:
     """Write report.html, report.md and figures.json into an audit's folder, from the files already there.
 
-    Read: rows.jsonl, audit.json, forest.json, and where present gallery.json with the PNG files in gallery/.
+    Read: rows.jsonl, audit.json, forest.json, and where present gallery.json with the PNG files in gallery/,
+    curves.json and checks.json.
     The page is one file without any outside reference. The same input gives the same bytes; each file is
     replaced in one step, so an interrupted call leaves the old one. Nothing is computed on a GPU.
     Raises ValueError for a missing or broken file, for rows that `metrics.figures` refuses and for a forest
@@ -58,7 +60,12 @@ def write_report(directory: str | Path) -> Report:
             "keep the forest that the audit wrote."
         )
     rows, digest = _read_rows(folder / "rows.jsonl")
-    measured = figures(rows, forest, spearman=audit.get("spearman"))
+    curves = parts.find_curves(folder, forest)
+    audited = {f"{row.get('model')}/{row.get('head')}" for row in rows}  # an unfinished audit has models without rows
+    spearman = {name: value for name, value in audit.get("spearman", {}).items() if name in audited}
+    measured = figures(rows, forest, spearman=spearman, stages=_stages(audit), curves=curves)
+    measured["curves"] = parts.curve_figures(curves, measured["models"])
+    measured["checks"] = parts.find_checks(folder)
     measured["audit"] = audit
     measured["rows_sha256"] = digest
     page = _context(measured, forest, folder)
@@ -67,6 +74,12 @@ def write_report(directory: str | Path) -> Report:
     _write(written.markdown, _environment(escape=False).get_template("report.md.jinja").render(page))
     _write(written.figures, json.dumps(measured, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return written
+
+
+def _stages(audit: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The stages of each cascade among an audit's attacks."""
+    attacks = audit.get("attacks", {})
+    return {name: attack["stages"] for name, attack in attacks.items() if "stages" in attack}
 
 
 def _read_json(path: Path) -> Any:
@@ -83,13 +96,15 @@ def _read_rows(path: Path) -> tuple[list[Mapping[str, Any]], str]:
         raise ValueError(f"{path} does not exist: give the folder into which the audit wrote.")
     content = path.read_bytes()
     rows = []
-    for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else (), start=1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            if not isinstance(rows[-1], dict):
+                raise ValueError(f"it is {line[:40].decode()}")
+        except ValueError as error:
             raise ValueError(
-                f"Line {number} of {path} is no JSON ({error}): an interrupted audit leaves half a line at the "
-                "end, resume it."
+                f"Line {number} of {path} is no row of an audit ({error}): delete it (a crash may leave half a line at "
+                "the end), and the same audit makes its row again."
             ) from error
     return rows, hashlib.sha256(content).hexdigest()
 
@@ -156,7 +171,7 @@ def _columns(subjects: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _context(measured: Mapping[str, Any], forest: Forest, folder: Path) -> dict[str, Any]:
-    audit = measured["audit"]
+    audit, gallery = measured["audit"], read_gallery(folder, forest)
     return {
         "figures": measured,
         "audit": audit,
@@ -165,9 +180,19 @@ def _context(measured: Mapping[str, Any], forest: Forest, folder: Path) -> dict[
         "columns": _columns(measured["models"]),
         "hero": hero(measured),
         "notes": notes(measured),
-        "gallery": read_gallery(folder, forest),
+        "gallery": gallery,
         "trees": _trees(measured, forest),
+        "panels": parts.curve_panels(measured, forest),
+        "curve_reading": parts.curve_reading(measured),
+        "cascades": parts.cascade_names(measured),
+        "attacked_by": parts.cascade_levels(measured),
+        "beside": parts.beside_names(measured),
+        "fragile": parts.fragile_entries(measured, gallery),
+        "checks": parts.check_groups(measured["checks"]),
+        "rebuild": parts.rebuild_command(folder),
         "dumbbell": _marked(charts.dumbbell),
+        "fates": _marked(charts.fates),
+        "stage_colour": charts.stage_colour,
         "scale": Markup(charts.scale_legend()),
         "crowded": forest.leaf_count > CROWDED,
         "broken_colour": charts.broken_colour,

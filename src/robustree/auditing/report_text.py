@@ -67,10 +67,16 @@ def _weakest(facts: Mapping[str, Any], name: str) -> list[str]:
 def notes(figures: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know before trusting the figures: one sentence or two for each finding."""
     found = []
-    if figures["audit"].get("attack", {}).get("stop"):
+    if figures["audit"].get("stop"):
         found.append(
             "The attacks stopped at the first image that turned the attacked decision: robust accuracy is unchanged "
             "by this, but transfer to other levels is that of a barely sufficient attack."
+        )
+    cascades = dict.fromkeys(name for subject in figures["models"] for name in subject["cascades"])
+    if cascades and not figures["audit"].get("stop"):
+        found.append(
+            f"{', '.join(cascades)} leaves an image at the first success: transfer to other levels is that of a barely "
+            "sufficient attack."
         )
     for subject in figures["models"]:
         name = subject_name(subject, figures)

@@ -24,13 +24,15 @@ class Run:
 
     `predicted[readout]` has shape (n, cuts): an index into each cut's nodes. `attacked` is "" for the clean
     pass. Where an adversarial image left the threat (`invalid`), the clean prediction stands in its place.
+    `broken_by` (n,): the stage of a cascade that broke each image, None for all others.
     """
 
     attack: str
     attacked: str
     predicted: Mapping[str, Indices]
-    linf: float
+    distance: float
     invalid: tuple[str, ...]
+    broken_by: tuple[str | None, ...]
 
     @property
     def label(self) -> str:
@@ -133,7 +135,7 @@ def _check_row(
     cuts: Sequence[Cut],
     allowed: Mapping[str, tuple[int | None, str]],
 ) -> None:
-    needed = ("image", "leaf", "model", "head", "attack", "attacked", "direct", "summed", "linf", "valid")
+    needed = ("image", "leaf", "model", "head", "attack", "attacked", "direct", "summed", "distance", "valid")
     for name in needed:
         if name not in row:
             raise ValueError(f"Row {number} has no {name!r}: an audit row needs {', '.join(needed)}.")
@@ -215,4 +217,6 @@ def _run(
     }
     leaf = predicted["direct"][:, 0]
     predicted["via_leaf"] = np.stack([np.array(cut.of_leaf, dtype=np.int64)[leaf] for cut in cuts], axis=1)
-    return Run(attack, attacked, predicted, max(float(row["linf"]) for row in by_image.values()), invalid)
+    distance = max(float(row["distance"]) for row in by_image.values())
+    broken_by = tuple(row.get("broken_by") for row in chosen)
+    return Run(attack, attacked, predicted, distance, invalid, broken_by)

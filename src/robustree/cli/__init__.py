@@ -18,6 +18,7 @@ COMMANDS = (
     ("harden", "make a model robust: tecoa, fare, pmg-aft, agft or hierarchical"),
     ("audit", "measure models under attack at every level of the label trees"),
     ("attack", "write adversarial PNGs for a folder of images"),
+    ("misspell", "find the spelling of each class name that costs most decisions"),
     ("classify", "say what images show, at every level of every tree"),
     ("tree", "show or check a label tree"),
     ("report", "rebuild the report of an audit from its rows"),
@@ -28,8 +29,8 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0 done; 1 a run failed (loss not finite, disk full); 2 the input was refused, with one line that says why; 130 and
-    143 stopped by Ctrl-C or SIGTERM.
+    0 done; 1 a run failed (loss not finite, disk full); 2 the input was refused, with one line that says why; 3 a check
+    of `audit --strict` failed or asks for a look; 130 and 143 stopped by Ctrl-C or SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):

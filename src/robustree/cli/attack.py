@@ -24,7 +24,7 @@ from robustree.checkpoint import write_whole
 from robustree.cli.endings import keeping
 from robustree.cli.images import Goal, Picture, batches, find_pictures
 from robustree.cli.loading import choose_device, choose_forest, find_level, open_over, sources
-from robustree.cli.options import AttackOptions, Device, ThreatOptions
+from robustree.cli.options import AttackName, Device, PGDOptions, ThreatOptions, level_attack
 from robustree.cli.parsing import nearest, parse
 from robustree.cli.progress import Bar
 from robustree.data import read_image
@@ -46,7 +46,8 @@ class Options:
     level: str = "leaf"
     """leaf, a level such as unicode/1, or all (every level at once)."""
     towards: str | None = None
-    """A node of the level that images shall be taken for; any wrong decision if left out."""
+    """What images shall be taken for: a node of the level or, with --level leaf, a superclass (any leaf below it); any
+    wrong decision if left out."""
     trees: tuple[str, ...] = ()
     """Shipped trees (unicode wordnet place size words) or files; those of the checkpoint if left out."""
     other_trees: bool = False
@@ -54,7 +55,9 @@ class Options:
     output: Path
     """Where PNGs and attack.json go."""
     threat: ThreatOptions = field(default_factory=ThreatOptions)
-    attack: AttackOptions = field(default_factory=AttackOptions)
+    attack: AttackName = "pgd"
+    """Which attack; a cascade (autoattack-...) needs one level."""
+    pgd: PGDOptions = field(default_factory=PGDOptions)
     seed: int = 0
     template: str = TEMPLATE
     """The prompt of a class for a plain model."""
@@ -68,6 +71,11 @@ def run(arguments: Sequence[str]) -> int:
     data = "emoji" if options.model == "nano" and not options.trees else str(options.images)
     forest = choose_forest([source], options.trees, data, other_trees=options.other_trees)
     cuts = find_level(forest, options.level)
+    if len(cuts) > 1 and options.attack not in ("pgd", "pgd-ce"):
+        raise ValueError(
+            f"--attack {options.attack} aims at one decision; --level all has {len(cuts)}: "
+            "give one level, or --attack pgd."
+        )
     towards = None if options.towards is None else _node(forest, cuts, options.towards)
     pictures = find_pictures(options.images, forest)
     if options.output.resolve() == options.images.resolve():
@@ -97,11 +105,16 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _node(forest: Forest, cuts: Sequence[Cut], name: str) -> int:
-    """The index of a node of one level by its name."""
+def _node(forest: Forest, cuts: Sequence[Cut], name: str) -> int | tuple[int, ...]:
+    """The index of a node of one level by its name; of all leaves below it, if the level is the leaves'."""
     if len(cuts) > 1:
         raise ValueError("--towards needs one level; give --level leaf or one such as unicode/1, not all.")
     names = [forest.names[node] for node in cuts[0].nodes]
+    if name not in names and cuts[0].level == 0:
+        for cut in forest.cuts():
+            inside = [forest.names[node] for node in cut.nodes]
+            if name in inside:
+                return tuple(leaf for leaf, node in enumerate(cut.of_leaf) if node == inside.index(name))
     if name not in names:
         shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
         raise ValueError(f"level {cuts[0].label} has no node {name!r}{nearest(name, names)}: its nodes are {shown}.")
@@ -114,7 +127,7 @@ def _attack(
     clean: Tensor,
     forest: Forest,
     cuts: tuple[Cut, ...],
-    towards: int | None,
+    towards: int | tuple[int, ...] | None,
     options: Options,
 ) -> list[dict[str, Any]]:
     """Attack a batch, save it, read it again, and say what the model sees before and after."""
@@ -126,7 +139,8 @@ def _attack(
     truth = {label: values.to(clean.device) for label, values in truth.items()}
     goal = Goal(cuts, truth, towards)
     generator = torch.Generator().manual_seed(crc32(f"{options.seed}/{options.level}/{group[0].name}".encode()))
-    made = options.attack.attack()(model, clean, goal.objective(), threat, generator=generator)
+    chosen = level_attack(options.attack, options.pgd.attack())
+    made = chosen.attack(model, clean, goal.objective(chosen.loss), threat, generator=generator)
     found = goal.reached(_decide(model, made, forest))
     rounded = round_to_bytes(made, clean, threat, works=lambda x: goal.reached(_decide(model, x, forest)))
     files = [options.output / _png_name(picture) for picture in group]

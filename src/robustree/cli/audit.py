@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,16 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from robustree.auditing.audit import Loss, Plan, Status, Subject, audit
+from robustree.attacks import AutoAttack, Search
+from robustree.auditing.audit import CHUNK, Status, Subject, audit
+from robustree.auditing.checks import Check, worst
+from robustree.auditing.checks.battery import Progress, run_checks
+from robustree.auditing.curves import measure_curves
 from robustree.auditing.exhibits import make_exhibits
+from robustree.auditing.plan import LevelAttack, Plan
 from robustree.cli.endings import keeping
 from robustree.cli.loading import Loaded, choose_device, choose_forest, data_set, open_over, sources
-from robustree.cli.options import AttackOptions, Device, ThreatOptions
+from robustree.cli.options import AttackName, Device, PGDOptions, ThreatOptions, level_attack
 from robustree.cli.parsing import parse
 from robustree.cli.progress import Bar
 from robustree.cli.report import show_report
@@ -23,6 +29,9 @@ from robustree.data import AuditImages
 from robustree.objectives import Readout
 from robustree.taxonomy import Forest
 from robustree.tree_model import TEMPLATE
+
+CHECKS_SPEAK = 3
+"""The exit code of --strict where a check fails or asks for a look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +49,22 @@ class Options:
     output: Path
     """Where rows and report go; an interrupted audit goes on from there, and further models can be added."""
     threat: ThreatOptions = field(default_factory=ThreatOptions)
-    attack: AttackOptions = field(default_factory=AttackOptions)
+    attacks: tuple[AttackName, ...] = ("pgd",)
+    """Which attacks aim at every level. autoattack-fast is APGD on the cross-entropy and aimed at 9 wrong classes;
+    autoattack-standard adds FAB-T and Square."""
+    pgd: PGDOptions = field(default_factory=PGDOptions)
     images: int | None = None
     """How many images, spread evenly over the classes; all if left out."""
-    losses: tuple[Loss, ...] = ("margin",)
-    """What the attacks maximise at each level."""
     readouts: tuple[Readout, ...] = ("direct",)
     """The decisions that are attacked."""
     stop: bool = False
     """Let an image leave an attack once its decision has changed: faster, same robust accuracy, weaker transfer."""
+    checks: bool = True
+    """Measure in 27 ways whether the figures can be trusted; what was found is printed and in the report."""
+    strict: bool = False
+    """End with exit code 3 if a check fails or asks for a look."""
+    curves: bool = False
+    """Measure robust accuracy against eps and against the steps of PGD, on 64 of the images."""
     gallery: int = 6
     """Images in the report's gallery."""
     batch_size: int = 64
@@ -64,10 +80,12 @@ def run(arguments: Sequence[str]) -> int:
     device, named = choose_device(options.device), sources(options.models)
     if options.gallery < 0:
         raise ValueError(f"--gallery is {options.gallery}; it is a number of images: 0 for none.")
+    if options.strict and not options.checks:
+        raise ValueError("--strict asks for the checks, and --no-checks leaves them out: give one of them.")
     plan = Plan(
         threat=options.threat.threat(),
-        attack=options.attack.attack(),
-        losses=options.losses,
+        attacks=tuple(level_attack(name, options.pgd.attack()) for name in dict.fromkeys(options.attacks)),
+        all_levels=options.pgd.attack(),
         readouts=options.readouts,
         stop=options.stop,
         batch_size=options.batch_size,
@@ -77,20 +95,34 @@ def run(arguments: Sequence[str]) -> int:
     data = data_set(options.data, forest)
     loaded = [open_over(source, forest, template=options.template, device=device) for source in named]
     images = data.audit(max(model.resolution for model in loaded)).subset(options.images)
-    audit_with_bar(
-        loaded,
-        images,
-        forest,
-        plan,
-        options.output,
-        console=Console(stderr=True),
-        title="audit",
-        command=shlex.join(["robustree", "audit", *arguments]),
-    )
-    if options.gallery:
-        make_exhibits(subjects_of(loaded), images, forest, plan, options.output, options.gallery)
-    show_report(options.output)
-    return 0
+    console, subjects, folder = Console(stderr=True), subjects_of(loaded), options.output
+    command = shlex.join(["robustree", "audit", *arguments])
+    audit_with_bar(loaded, images, forest, plan, folder, console=console, title="audit", command=command)
+    checks: list[Check] = []
+    with keeping(f"all rows are in {folder}; run the same command to go on"):
+        if options.curves:
+            with _following(console, "curves", len(images.ids)) as curve_status:
+                measure_curves(subjects, images, forest, plan, folder, report=curve_status)
+        if options.checks:
+            with _following(console, "checks") as check_status:
+                checks = run_checks(subjects, images, forest, plan, folder, report=check_status)
+        if options.gallery:
+            make_exhibits(subjects, images, forest, plan, folder, options.gallery)
+        show_report(folder)
+    return CHECKS_SPEAK if options.strict and worst(checks) in ("fail", "flag") else 0
+
+
+@contextmanager
+def _following(console: Console, title: str, images: int = 0) -> Iterator[Callable[[Status | Progress], None]]:
+    """A progress bar for parts of equal work, and what they report to."""
+    with Bar(console, title, 1.0) as bar:
+
+        def report(status: Status | Progress) -> None:
+            fresh = status.images if isinstance(status, Status) else 1
+            work = 1 / status.total if fresh else 0.0
+            bar.update(status.done / status.total, images=min(fresh, images), work=work, doing=status.doing)
+
+        yield report
 
 
 def subjects_of(loaded: Sequence[Loaded]) -> list[Subject]:
@@ -131,9 +163,23 @@ def audit_with_bar(
 
 
 def _works(subjects: Sequence[Subject], count: int, forest: Forest, plan: Plan) -> Iterator[float]:
-    """The passes through a model that each chunk of an audit takes, in the audit's order."""
+    """The passes through a model that each chunk of an audit takes at most, in the audit's order."""
+    size = plan.batch_size * CHUNK
     for _ in subjects:
-        for _, attacked, _ in plan.runs(forest):
-            passes = 1 + 2.5 * plan.attack.steps * plan.attack.restarts if attacked else 1
-            for start in range(0, count, plan.batch_size):
-                yield passes * min(plan.batch_size, count - start)
+        for run in plan.runs(forest):
+            passes = _passes(run.attack) if run.attack else 1.0
+            for start in range(0, count, size):
+                yield passes * min(size, count - start)
+
+
+def _passes(attack: LevelAttack) -> float:
+    """Forward passes an image, a gradient counted as 1.5 of them; what leaves early makes it fewer."""
+    stages = (
+        [stage.attack for stage in attack.attack.stages] if isinstance(attack.attack, AutoAttack) else [attack.attack]
+    )
+    total = 1.0
+    for search in stages:
+        if isinstance(search, Search):
+            each = 2.5 if search.gradients else 1.0
+            total += each * search.evaluations * search.restarts * max(1, search.targets)
+    return total

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustree.attacks import Objective
 from robustree.data import read_image
 from robustree.data.folder import SUFFIXES, image_files, labelled_files
-from robustree.objectives import CrossEntropy, Margin, WeightedSum
+from robustree.objectives import CrossEntropy, Loss, Margin, WeightedSum
 from robustree.taxonomy import Cut, Forest
 
 _MOST_IMAGES, _MOST_PIXELS = 32, 2_000_000  # of one batch
@@ -29,20 +29,23 @@ class Picture:
 
 @dataclass(frozen=True)
 class Goal:
-    """What an attack is to change: the decisions at `cuts` (all at once if several), or one decision to `towards`.
+    """What an attack is to change: the decisions at `cuts` (all at once if several), or one decision to `towards`, a
+    node of the cut or several (the leaves of a subtree).
 
     `truth[cut.label]` (B,) is each image's right node, as an index into the cut.
     """
 
     cuts: tuple[Cut, ...]
     truth: dict[str, Tensor]
-    towards: int | None = None
+    towards: int | tuple[int, ...] | None = None
 
-    def objective(self) -> Objective:
-        """What the attack maximises: the margin of one level, or the mean cross-entropy of several."""
+    def objective(self, loss: Loss | None) -> Objective:
+        """What the attack maximises: a loss of one level (None: its decision, for a cascade), or the mean cross-entropy
+        of several."""
         if len(self.cuts) == 1:
             cut = self.cuts[0]
-            return Margin(cut, self._leaves(cut), towards=self.towards)
+            decision = Margin(cut, self._leaves(cut), towards=self.towards)
+            return decision if loss is None else decision.under(loss)
         parts = tuple(CrossEntropy(cut, self._leaves(cut)) for cut in self.cuts)
         return WeightedSum(parts, (1 / len(parts),) * len(parts))
 
@@ -55,7 +58,9 @@ class Goal:
     def reached(self, decided: dict[str, Tensor]) -> Tensor:
         """(B,) whether decisions are what the attack wants: wrong (at one level at least), or `towards`."""
         if self.towards is not None:
-            return decided[self.cuts[0].label] == self.towards
+            wanted = (self.towards,) if isinstance(self.towards, int) else self.towards
+            made = decided[self.cuts[0].label]
+            return torch.isin(made, torch.tensor(wanted, device=made.device))
         wrong = [decided[cut.label] != self.truth[cut.label] for cut in self.cuts]
         return torch.stack(wrong).any(0)
 

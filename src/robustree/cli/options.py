@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from robustree.attacks import PGD, Threat, parse_eps
+from robustree.attacks import APGD, CW, FAB, PGD, AutoAttack, Square, Threat, parse_eps
+from robustree.auditing.plan import LevelAttack
 
 Device = Literal["cpu", "cuda"]
 Eps = Annotated[
@@ -36,8 +37,8 @@ class ThreatOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackOptions:
-    """Projected gradient descent."""
+class PGDOptions:
+    """Projected gradient descent (pgd and pgd-ce)."""
 
     steps: int = 20
     """Gradient steps a restart."""
@@ -48,3 +49,26 @@ class AttackOptions:
 
     def attack(self) -> PGD:
         return PGD(steps=self.steps, step_size=self.step_size, restarts=self.restarts)
+
+
+AttackName = Literal[
+    "pgd", "pgd-ce", "cw", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "autoattack-fast", "autoattack-standard"
+]
+
+
+def level_attack(name: AttackName, pgd: PGD) -> LevelAttack:
+    """The attack of that name, with the settings that its authors use; `pgd` as given."""
+    apgd, aimed = APGD(), APGD(targets=9)
+    attacks: dict[AttackName, LevelAttack] = {
+        "pgd": LevelAttack(pgd, "margin"),
+        "pgd-ce": LevelAttack(pgd, "cross_entropy"),
+        "cw": LevelAttack(CW(), "margin"),
+        "apgd-ce": LevelAttack(apgd, "cross_entropy"),
+        "apgd-dlr": LevelAttack(apgd, "ratio"),
+        "apgd-t": LevelAttack(aimed, "ratio"),
+        "fab-t": LevelAttack(FAB(targets=9), "margin"),
+        "square": LevelAttack(Square(), "margin"),
+        "autoattack-fast": LevelAttack(AutoAttack(version="fast"), None),
+        "autoattack-standard": LevelAttack(AutoAttack(version="standard"), None),
+    }
+    return attacks[name]

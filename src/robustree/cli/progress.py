@@ -36,7 +36,7 @@ class Bar:
         if kind is None:
             self._progress.start()
             seconds = time.monotonic() - self._started
-            left = clock(seconds) if self._images else "was done"
+            left = clock(seconds) if self._work else "was done"
             self._progress.update(self._task, completed=self._total, left=left, doing="")
         if self._progress.live.is_started:
             self._progress.stop()

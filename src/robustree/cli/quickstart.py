@@ -11,9 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from robustree.attacks import PGD, Threat
-from robustree.auditing.audit import Plan, read_rows
 from robustree.auditing.exhibits import make_exhibits
 from robustree.auditing.metrics import compare
+from robustree.auditing.plan import LevelAttack, Plan
+from robustree.auditing.rows import read_rows
 from robustree.cli.audit import audit_with_bar, subjects_of
 from robustree.cli.endings import keeping
 from robustree.cli.harden import harden_with_bar, is_finished
@@ -74,7 +75,8 @@ def run(arguments: Sequence[str]) -> int:
     device, data = choose_device(options.device), emoji()
     forest = data.forest(EMOJI_TREES if options.full else DEFAULTS.trees)
     recipes = recipes_of(options)
-    plan = Plan(threat=Threat(eps=DEFAULTS.eps), attack=PGD(steps=DEFAULTS.attack_steps), seed=options.seed)
+    attack = PGD(steps=DEFAULTS.attack_steps)
+    plan = Plan(threat=Threat(eps=DEFAULTS.eps), attacks=(LevelAttack(attack),), all_levels=attack, seed=options.seed)
     plain = Source(Path(options.model).name, options.model)
     hardened = {name: Source(name, str(options.output / name)) for name in recipes}
     done = {
@@ -109,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
         measure(model)
     with keeping(f"all rows are in {options.output}; run the same command to go on"):
         make_exhibits(subjects_of(loaded), images, forest, plan, options.output, DEFAULTS.exhibits)
-    figures = show_report(options.output)
+        figures = show_report(options.output, whole=False)
     heads = [subjects_of([model])[0].head for model in loaded[1:]]
     comparison = compare(read_rows(options.output), forest, "hierarchical", heads[1], "tecoa", heads[0])
     print("\n" + textwrap.fill(reading(figures, comparison), min(100, console.width), break_on_hyphens=False))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -45,6 +46,69 @@ def _cells(pairs: list[tuple[Mapping[str, float] | None, Mapping[str, float] | N
 
 def _percent(figure: Mapping[str, float] | None) -> str:
     return "–" if figure is None else f"{100 * figure['value']:.1f}"
+
+
+def pairs_table(figures: Mapping[str, Any]) -> Table | None:
+    """The strongest model against each other one, level by level: images that only one of the two keeps, and McNemar's
+    exact p after Holm's correction over the levels; None where there is nothing to compare."""
+    comparisons = figures["comparisons"]
+    if not comparisons:
+        return None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", caption_justify="left")
+    table.add_column(f"{subject_name(comparisons[0]['a'], figures)} :", no_wrap=True)
+    for pair in comparisons:
+        table.add_column(subject_name(pair["b"], figures).replace(" (", "\n("), justify="right", no_wrap=True)
+    for number, cut in enumerate(figures["cuts"]):
+        last = number == len(figures["cuts"]) - 1
+        table.add_row(cut["label"], *(_discordant(pair["cuts"][number]) for pair in comparisons), end_section=last)
+    gaps = [pair["difference"] for pair in comparisons]
+    means = [Text(f"{_points(gap['value'])} ({_points(gap['low'])} to {_points(gap['high'])})") for gap in gaps]
+    for text, pair in zip(means, comparisons, strict=True):
+        text.stylize("bold cyan" if pair["clear"] else "")
+    table.add_row("robust, mean of levels", *means)
+    said = "images that only the first : only the other keeps, under the attacks that both met; p: McNemar and Holm"
+    table.caption = Text(said, "dim")
+    return table
+
+
+def _discordant(cut: Mapping[str, Any]) -> Text:
+    p = "p < 0.001" if cut["p_holm"] < 0.001 else f"p = {cut['p_holm']:.3f}"
+    mark = "bold cyan" if cut["p_holm"] < 0.05 else ""
+    return Text.assemble((f"{cut['only_a']} : {cut['only_b']}", mark), (f"  {p}", "dim"))
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+STYLES = {"fail": "bold red", "flag": "yellow", "not applicable": "dim"}
+
+
+def check_lines(checks: Sequence[Mapping[str, Any]]) -> list[Text]:
+    """One line for each check that failed or asks for a look, one for those that did not apply, and a summary."""
+    lines = [
+        Text.assemble(
+            (f"{check['status']:<7}", STYLES[status]),
+            f"{check['id']} {check['title']}",
+            (f"  {_about(check)}", "dim"),
+        )
+        for status in ("fail", "flag")
+        for check in checks
+        if check["status"] == status
+    ]
+    skipped = Counter(check["id"] for check in checks if check["status"] == "not applicable")
+    if skipped:
+        names = ", ".join(name if times == 1 else f"{name} ×{times}" for name, times in skipped.items())
+        lines.append(Text(f"not applicable: {names}", STYLES["not applicable"]))
+    count = Counter(check["status"] for check in checks)
+    summary = f"{count['pass']} passed, {count['flag']} to look at, {count['fail']} failed"
+    return [*lines, Text.assemble("checks  ", (summary, STYLES["fail"] if count["fail"] else ""))]
+
+
+def _about(check: Mapping[str, Any]) -> str:
+    figure = check["figure"]
+    shown = f"{figure:.4g}" if isinstance(figure, float) else str(figure or "")
+    return " ".join(part for part in (check["subject"], shown) if part)
 
 
 def reading(figures: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from robustree.attacks.threat import Threat
 from robustree.methods.lineage import Generation, Level, Negatives, edges, generations, levels
 from robustree.methods.method import Adversarial, Context
-from robustree.objectives import CrossEntropy, Objective
+from robustree.objectives import CrossEntropy, Margin, Objective
 from robustree.taxonomy import Forest
 from robustree.tree_model import Head, Scores
 
@@ -48,6 +48,11 @@ class Alignment:
     def __call__(self, scores: Scores) -> Tensor:
         trees = [self._tree(scores, tree.name) for tree in self.forest.trees]
         return torch.stack(trees).mean(0)
+
+    def achieved(self, scores: Scores) -> Tensor:
+        """(B,) whether the decision is wrong at every level that the loss reads."""
+        cuts = [cut for cut in self.forest.cuts() if self.only in (None, cut.level)]
+        return torch.stack([Margin(cut, self.leaves).achieved(scores) for cut in cuts]).all(0)
 
     def take(self, index: Tensor) -> Alignment:
         return replace(self, leaves=self.leaves[index])

@@ -1,0 +1,205 @@
+"""The attacks beside AutoAttack's own implementation, on the same networks and images, in one run.
+
+    python benchmarks/attacks.py run            # all rows of five seeds (about 40 minutes of two cores)
+    python benchmarks/attacks.py run --shard 0/2 &  python benchmarks/attacks.py run --shard 1/2
+    python benchmarks/attacks.py table          # attacks.md from attacks.json
+
+The oracle is `pyautoattack` 0.2.0 (the numerics of fra31/auto-attack a392200), which is in the [test] extra. Every row:
+robust accuracy over the first 500 test images, forwards and backwards an image, CPU seconds of the process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from fashion_mnist.net import LEAVES, images_of, trained
+from torch import Tensor, nn
+
+from robustree.attacks import APGD, FAB, AutoAttack, Square, Threat
+from robustree.objectives import Loss, Margin
+from robustree.tree_model import Scores
+
+HERE = Path(__file__).parent
+RESULT, PART = HERE / "attacks.json", HERE / "runs" / "attacks"
+IMAGES, OFFICIAL_BATCH, BATCH, SEEDS = 500, 250, 125, range(5)
+VICTIMS = {"at": 0.1, "std": 0.03}
+COMPONENTS = ("apgd-ce", "apgd-t", "fab-t", "square", "standard")
+
+
+@dataclass
+class Counted:
+    """A network that counts the images it sees, and those of which a gradient is taken."""
+
+    net: nn.Module
+    forwards: int = 0
+    backwards: int = 0
+    checks: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        self.backwards += len(x) if x.requires_grad else 0
+        return self.net(x)
+
+
+def native(name: str, f: Counted, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
+    """Adversarial images of this library."""
+    attacks: dict[str, tuple[Any, Loss | None]] = {
+        "apgd-ce": (APGD(stop=True), "cross_entropy"),
+        "apgd-t": (APGD(targets=9, stop=True), "ratio"),
+        "fab-t": (FAB(targets=9, stop=True), "margin"),
+        "square": (Square(stop=True), "margin"),
+        "standard": (AutoAttack(version="standard"), None),
+    }
+    attack, loss = attacks[name]
+    decision = Margin(LEAVES, y)
+
+    def scores(z: Tensor) -> Scores:
+        logits = f(z)
+        return Scores(logits, logits, logits)
+
+    objective = decision if loss is None else decision.under(loss)
+    generator = torch.Generator().manual_seed(seed)
+    return attack(scores, x, objective, Threat(eps=eps), generator=generator, batch_size=BATCH)
+
+
+def official(name: str, f: Counted, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
+    """Adversarial images of the reference."""
+    from pyautoattack import AutoAttack as Reference
+
+    reference = Reference(f, norm="Linf", eps=eps, seed=seed, version="standard", device="cpu")  # type: ignore[arg-type]
+    if name == "standard":
+        return reference.run_standard_evaluation(x, y, batch_size=OFFICIAL_BATCH)
+    attack = {
+        "apgd-ce": reference.apgd,
+        "apgd-t": reference.apgd_targeted,
+        "fab-t": reference.fab,
+        "square": reference.square,
+    }[name]
+    attack.seed, attack.n_restarts = seed, 1
+    if name == "apgd-ce":
+        attack.loss = "ce"
+    if name == "fab-t":
+        attack.targeted = True
+    pairs = zip(x.split(OFFICIAL_BATCH), y.split(OFFICIAL_BATCH), strict=True)
+    return torch.cat([attack.perturb(a, b) for a, b in pairs])
+
+
+def measure(side: Callable[..., Tensor], name: str, victim: str, seed: int) -> dict[str, Any]:
+    """One row."""
+    net, eps = trained(victim), VICTIMS[victim]
+    pixels, labels = images_of("t10k")
+    x, y = pixels[:IMAGES], labels[:IMAGES]
+    f = Counted(net)
+    started = time.process_time()
+    made = side(name, f, x, y, eps, seed)
+    seconds = time.process_time() - started
+    with torch.no_grad():
+        clean, robust = net(x).argmax(1) == y, net(made).argmax(1) == y
+    inside = Threat(eps=eps).contains(made, x, tolerance=1e-6)
+    robust = torch.where(inside, robust, clean)  # an image outside the threat breaks nothing
+    return {
+        "side": side.__name__,
+        "attack": name,
+        "victim": victim,
+        "seed": seed,
+        "robust": round(float((clean & robust).float().mean()), 4),
+        "clean": round(float(clean.float().mean()), 4),
+        "left_the_threat": int((~inside).sum()),
+        "forwards": round(f.forwards / IMAGES, 1),
+        "backwards": round(f.backwards / IMAGES, 1),
+        "cpu_seconds": round(seconds, 2),
+        "standing": (clean & robust).nonzero()[:, 0].tolist(),
+    }
+
+
+def plan() -> Iterator[tuple[str, str, int, Callable[..., Tensor]]]:
+    """Every row: both sides of a pair come one after the other, so that the machine is in the same state."""
+    for seed in SEEDS:
+        for name in COMPONENTS:
+            for victim in VICTIMS:
+                if victim == "at" or name in ("apgd-ce", "apgd-t"):
+                    for side in (native, official):
+                        yield victim, name, seed, side
+
+
+def run(shard: str) -> None:
+    """Measure what is missing."""
+    number, count = map(int, shard.split("/"))
+    PART.mkdir(parents=True, exist_ok=True)
+    for position, (victim, name, seed, side) in enumerate(plan()):
+        part = PART / f"{victim}-{name}-{seed}-{side.__name__}.json"
+        if position // 2 % count != number or part.exists():
+            continue
+        row = measure(side, name, victim, seed)
+        part.write_text(json.dumps(row) + "\n")
+        print({k: v for k, v in row.items() if k != "standing"}, flush=True)
+
+
+def table() -> None:
+    """Collect the parts into attacks.json, and write attacks.md."""
+    rows = [json.loads(part.read_text()) for part in sorted(PART.glob("*.json"))]
+    if not rows:
+        rows = json.loads(RESULT.read_text())["rows"]
+    record = {
+        "protocol": {
+            "images": f"the first {IMAGES} test images of Fashion-MNIST",
+            "victims": VICTIMS,
+            "norm": "linf",
+            "batch": {"native": BATCH, "official": OFFICIAL_BATCH},
+        },
+        "versions": {"torch": torch.__version__, "pyautoattack": "0.2.0"},
+        "machine": f"{platform.machine()}, one thread",
+        "command": "python benchmarks/attacks.py run",
+        "rows": rows,
+    }
+    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    lines = [
+        "| victim | attack | robust, here | robust, reference | images that differ (here, reference) "
+        "| forwards | of reference | CPU seconds | of reference |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for victim in VICTIMS:
+        for name in COMPONENTS:
+            mine, theirs = (
+                [r for r in rows if (r["victim"], r["attack"], r["side"]) == (victim, name, side)]
+                for side in ("native", "official")
+            )
+            if mine and theirs:
+                lines.append(_line(victim, name, mine, theirs))
+    (HERE / "attacks_table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def _line(victim: str, name: str, mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    def spread(rows: list[dict[str, Any]]) -> str:
+        values = [100 * row["robust"] for row in rows]
+        return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+    def total(rows: list[dict[str, Any]], what: str) -> float:
+        return mean(row[what] for row in rows)
+
+    between = mean(len(set(a["standing"]) ^ set(b["standing"])) for a in mine for b in theirs)
+    among = [len(set(a["standing"]) ^ set(b["standing"])) for a in theirs for b in theirs if a["seed"] < b["seed"]]
+    forwards, seconds = total(mine, "forwards"), total(mine, "cpu_seconds")
+    return (
+        f"| {victim} | {name} | {spread(mine)} | {spread(theirs)} | {between:.1f}, {mean(among) if among else 0:.1f} "
+        f"| {forwards:.0f} | {forwards / total(theirs, 'forwards'):.2f} "
+        f"| {seconds:.1f} | {seconds / total(theirs, 'cpu_seconds'):.2f} |"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--shard", default="0/1")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    run(arguments.shard) if arguments.what == "run" else table()
