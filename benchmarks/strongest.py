@@ -101,7 +101,9 @@ def table() -> None:
         figures["leaf_interval"] = wilson(sum(standard), len(standard))
         found.append(figures)
         pgd, fast = figures["pgd-20"]["levels_mean"], figures["autoattack-fast"]["levels_mean"]
-        worst = max(sides["pgd-20"], key=lambda label: figures["pgd-20"]["levels"][label] - figures["both"]["levels"][label])
+        worst = max(
+            sides["pgd-20"], key=lambda label: figures["pgd-20"]["levels"][label] - figures["both"]["levels"][label]
+        )
         fall = figures["pgd-20"]["levels"][worst] - figures["both"]["levels"][worst]
         lines.append(
             f"| {name} | {100 * pgd:.2f} | {100 * fast:.2f} | {100 * figures['both']['levels_mean']:.2f} "

@@ -9,10 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
+from robustree.auditing.audit import Subject, audit
+from robustree.auditing.rows import read_rows
+from robustree.data import AuditImages
+from robustree.geometry import Poincare, Sphere
 from robustree.taxonomy.files import forest_to_json, parse_tree
 from robustree.taxonomy.forest import Forest, build_forest
+from robustree.tree_model import TreeModel
+
+from .audited import PLAN
 
 Row = dict[str, Any]
 
@@ -211,3 +220,36 @@ def tiny_rows() -> list[Row]:
         for (model, attack, attacked), predictions in passes.items()
         for leaf, (own, kind, summed) in enumerate(predictions)
     ]
+
+
+@pytest.fixture
+def images(tiny_images: Callable[[int], Tensor], make_tree_model: Callable[..., TreeModel]) -> AuditImages:
+    """Ten images labelled by the model's own decisions, three of them wrongly: accuracy has room to fall."""
+    pixels = tiny_images(10)
+    with torch.no_grad():
+        leaves = make_tree_model(Sphere())(pixels).nodes[:, :9].argmax(1)
+    leaves[:3] = (leaves[:3] + 1) % 9
+    return AuditImages(pixels, leaves, tuple(f"noise/{k}" for k in range(10)))
+
+
+@pytest.fixture
+def subjects(make_tree_model: Callable[..., TreeModel]) -> list[Subject]:
+    """One set of weights under two heads, and another one under CLIP's."""
+    return [
+        Subject("first", make_tree_model(Sphere()).requires_grad_(False)),
+        Subject("first", make_tree_model(Poincare()).requires_grad_(False)),
+        Subject("second", make_tree_model(Sphere(), seed=1).requires_grad_(False)),
+    ]
+
+
+@pytest.fixture
+def run(subjects: list[Subject], images: AuditImages, two_trees: Forest, tmp_path: Path) -> Callable[..., list[Row]]:
+    """Audit into tmp_path/<name>, with changes, and read the rows."""
+
+    def go(name: str = "audit", **changes: Any) -> list[Row]:
+        arguments = {"subjects": subjects, "images": images, "forest": two_trees, "plan": PLAN} | changes
+        report = arguments.pop("report", lambda status: None)
+        audit(**arguments, directory=tmp_path / name, command="robustree audit", report=report)
+        return read_rows(tmp_path / name)
+
+    return go

@@ -1,4 +1,4 @@
-"""Audits: every row once, whatever interrupts them, and each saying what the model really does."""
+"""Audits: every row says what the model really does."""
 
 from __future__ import annotations
 
@@ -13,72 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustree.attacks import PGD, AutoAttack, ImageNoise, LowPrecision, Threat, Transfer
-from robustree.auditing.audit import Status, Subject, audit, depth_spearman
+from robustree.attacks import PGD, AutoAttack, ImageNoise, LowPrecision, Transfer
+from robustree.auditing.audit import Subject, depth_spearman
 from robustree.auditing.plan import LevelAttack, Plan, described, level_objective
-from robustree.auditing.rows import HEADER, ROWS, read_rows
+from robustree.auditing.rows import HEADER
+from robustree.checkpoint import weights_digest
 from robustree.data import AuditImages
 from robustree.geometry import Euclidean, Poincare, Sphere
 from robustree.taxonomy import Forest
 from robustree.tree_model import TreeModel
 
-EPS = 8 / 255
-PLAN = Plan(
-    threat=Threat(eps=EPS),
-    attacks=(LevelAttack(PGD(steps=3), "margin"), LevelAttack(PGD(steps=3), "cross_entropy")),
-    all_levels=PGD(steps=3),
-    batch_size=4,
-    seed=3,
-)
-CLEAN = replace(PLAN, attacks=(), all_levels=None)
+from .audited import CLEAN, EPS, PLAN, Row, key_of, margin, true_of
+
 MakeModel = Callable[..., TreeModel]
-Row = dict[str, Any]
-
-
-def margin(attack: PGD) -> Plan:
-    """The plan with one attack, on the margin."""
-    return replace(PLAN, attacks=(LevelAttack(attack),), all_levels=PGD(steps=1))
-
-
-@pytest.fixture
-def images(tiny_images: Callable[[int], Tensor], make_tree_model: MakeModel) -> AuditImages:
-    """Ten images labelled by the model's own decisions, three of them wrongly: accuracy has room to fall."""
-    pixels = tiny_images(10)
-    with torch.no_grad():
-        leaves = make_tree_model(Sphere())(pixels).nodes[:, :9].argmax(1)
-    leaves[:3] = (leaves[:3] + 1) % 9
-    return AuditImages(pixels, leaves, tuple(f"noise/{k}" for k in range(10)))
-
-
-@pytest.fixture
-def subjects(make_tree_model: MakeModel) -> list[Subject]:
-    """One set of weights under two heads, and another one under CLIP's."""
-    return [
-        Subject("first", make_tree_model(Sphere()).requires_grad_(False)),
-        Subject("first", make_tree_model(Poincare()).requires_grad_(False)),
-        Subject("second", make_tree_model(Sphere(), seed=1).requires_grad_(False)),
-    ]
-
-
-@pytest.fixture
-def run(subjects: list[Subject], images: AuditImages, two_trees: Forest, tmp_path: Path) -> Callable[..., list[Row]]:
-    """Audit into tmp_path/<name>, with changes, and read the rows."""
-
-    def go(name: str = "audit", **changes: Any) -> list[Row]:
-        arguments = {"subjects": subjects, "images": images, "forest": two_trees, "plan": PLAN} | changes
-        report = arguments.pop("report", lambda status: None)
-        audit(**arguments, directory=tmp_path / name, command="robustree audit", report=report)
-        return read_rows(tmp_path / name)
-
-    return go
-
-
-def _key(row: Row) -> tuple[str, ...]:
-    return row["image"], row["model"], row["head"], row["attack"], row["attacked"]
-
-
-def _true(row: Row, forest: Forest, label: str) -> int:
-    return forest.find_cut(label).of_leaf[row["leaf"]]
 
 
 def test_every_image_model_head_attack_and_level_has_one_row(
@@ -97,7 +44,7 @@ def test_every_image_model_head_attack_and_level_has_one_row(
         for attack, attacked in attacks
     }
     assert len(rows) == len(expected) == 10 * 3 * 14
-    assert {_key(row) for row in rows} == expected
+    assert {key_of(row) for row in rows} == expected
     for row in rows:
         assert row["leaf"] == images.leaves[images.ids.index(row["image"])]
         assert list(row["direct"]) == list(row["summed"]) == labels
@@ -107,7 +54,7 @@ def test_clean_rows_are_an_independent_reading_of_the_model(
     run: Callable[..., list[Row]], subjects: list[Subject], images: AuditImages, two_trees: Forest
 ) -> None:
     """Distances by geodesic formulae of NumPy, one image at a time."""
-    rows = {_key(row): row for row in run(plan=CLEAN)}
+    rows = {key_of(row): row for row in run(plan=CLEAN)}
     for subject in subjects:
         model = subject.model
         with torch.no_grad():
@@ -148,8 +95,8 @@ def test_attacked_rows_stay_inside_the_threat_and_harm_the_attacked_level(
         assert 0 <= row["distance"] <= EPS + 1e-6
         if "margin" in row["attack"]:
             label = row["attacked"]
-            before = clean[row["image"], row["model"], row["head"]]["direct"][label] == _true(row, two_trees, label)
-            after = row["direct"][label] == _true(row, two_trees, label)
+            before = clean[row["image"], row["model"], row["head"]]["direct"][label] == true_of(row, two_trees, label)
+            after = row["direct"][label] == true_of(row, two_trees, label)
             fallen += before and not after
     assert fallen > 20
 
@@ -166,7 +113,7 @@ def test_no_image_is_right_under_attack_that_was_wrong_before(
     for row in rows:
         label, _, readout = row["attacked"].partition(":")
         if label not in ("", "all"):
-            truth = _true(row, two_trees, label)
+            truth = true_of(row, two_trees, label)
             robust, before = (r[readout or "direct"][label] == truth for r in (row, clean[row["image"]]))
             assert robust <= before
 
@@ -181,7 +128,7 @@ def test_an_attack_is_at_least_as_harmful_as_noise_at_every_level(
     for cut in two_trees.cuts():
         noise = (scores.at(cut).argmax(1) == torch.tensor(cut.of_leaf)[images.leaves]).sum()
         attacked = [row for row in rows if row["attacked"] == cut.label and "margin" in row["attack"]]
-        robust = sum(row["direct"][cut.label] == _true(row, two_trees, cut.label) for row in attacked)
+        robust = sum(row["direct"][cut.label] == true_of(row, two_trees, cut.label) for row in attacked)
         assert robust <= noise
         assert robust < 7 or cut.level > 0
 
@@ -190,60 +137,12 @@ def test_stopping_early_changes_no_decision_about_the_attacked_level(
     run: Callable[..., list[Row]], two_trees: Forest
 ) -> None:
     plan = replace(margin(PGD(steps=3)), all_levels=None)
-    whole = {_key(row): row for row in run("whole", plan=plan)}
+    whole = {key_of(row): row for row in run("whole", plan=plan)}
     for row in run("stopped", plan=replace(plan, stop=True)):
         if row["attacked"]:
             label = row["attacked"]
-            truth = _true(row, two_trees, label)
-            assert (row["direct"][label] == truth) == (whole[_key(row)]["direct"][label] == truth)
-
-
-def test_an_interrupted_audit_ends_in_the_same_rows(run: Callable[..., list[Row]], tmp_path: Path) -> None:
-    """Cut at any byte: in a line, between two lines, or before the first."""
-    plan = replace(margin(PGD(steps=1)), all_levels=None)
-    whole = {_key(row): row for row in run("whole", plan=plan)}
-    content = (tmp_path / "whole" / ROWS).read_bytes()
-    line_end = content.index(b"\n", len(content) // 2)
-    cuts = [0, 1, len(content) - 1, line_end, line_end + 1]
-    cuts += np.random.default_rng(0).integers(2, len(content), 5).tolist()
-    (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / HEADER).write_bytes((tmp_path / "whole" / HEADER).read_bytes())
-    for cut in cuts:
-        (tmp_path / "cut" / ROWS).write_bytes(content[:cut])
-        rows = run("cut", plan=plan)
-        assert len(rows) == len(whole), cut
-        assert {_key(row): row for row in rows} == whole, cut
-
-
-def test_a_finished_audit_is_not_computed_again_and_other_models_join_it(
-    run: Callable[..., list[Row]], subjects: list[Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = run(subjects=subjects[:2])
-    monkeypatch.setattr(TreeModel, "forward", None)  # nothing is asked of the models
-    assert run(subjects=subjects[:2]) == first
-    monkeypatch.undo()
-    both = run(subjects=subjects[2:])
-    assert both[: len(first)] == first
-    header = json.loads((tmp_path / "audit" / HEADER).read_text())
-    assert header["models"] == ["first", "second"]
-    assert set(header["heads"]) == {"first/cosine", "first/hyperbolic", "second/cosine"}
-    assert header["heads"]["first/hyperbolic"]["curvature"] == 1.0
-    assert header["threat"] == {"eps": EPS, "norm": "linf"}
-    assert header["images"] == 10
-    assert header["command"] == "robustree audit"
-
-
-def test_the_rows_do_not_depend_on_what_else_is_audited(run: Callable[..., list[Row]], subjects: list[Subject]) -> None:
-    together = [row for row in run("together") if row["model"] == "second"]
-    assert run("alone", subjects=subjects[2:]) == together
-
-
-def test_progress_counts_every_chunk_once(run: Callable[..., list[Row]]) -> None:
-    seen: list[Status] = []
-    run(plan=replace(PLAN, batch_size=2), report=seen.append)
-    assert [status.done for status in seen] == list(range(1, 3 * 14 * 2 + 1))
-    assert {status.total for status in seen} == {3 * 14 * 2}
-    assert {status.images for status in seen} == {8, 2}
+            truth = true_of(row, two_trees, label)
+            assert (row["direct"][label] == truth) == (whole[key_of(row)]["direct"][label] == truth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,53 +196,6 @@ def test_a_model_that_still_needs_gradients(run: Callable[..., list[Row]], make_
         run(subjects=[Subject("trained", trained)])
 
 
-@pytest.mark.parametrize(
-    ("changes", "name"), [({"threat": Threat(eps=4 / 255)}, "threat"), ({"stop": True}, "stop"), ({"seed": 4}, "seed")]
-)
-def test_a_directory_with_another_audit(run: Callable[..., list[Row]], changes: dict[str, Any], name: str) -> None:
-    rows = run(plan=margin(PGD(steps=1)))
-    with pytest.raises(
-        ValueError, match=rf"audit' holds an audit with another {name} \(.*\): choose another directory"
-    ):
-        run(plan=replace(margin(PGD(steps=1)), **changes))
-    assert run(plan=margin(PGD(steps=1))) == rows
-
-
-def test_other_attacks_join_an_audit_but_not_others_of_the_same_name(
-    run: Callable[..., list[Row]], tmp_path: Path
-) -> None:
-    first = run(plan=margin(PGD(steps=1)))
-    both = run(plan=replace(margin(PGD(steps=2)), all_levels=None))
-    assert both[: len(first)] == first and len(both) > len(first)
-    header = json.loads((tmp_path / "audit" / HEADER).read_text())
-    assert set(header["attacks"]) == {"pgd-1-margin", "pgd-1-cross_entropy", "pgd-2-margin"}
-    assert header["attacks"]["pgd-2-margin"]["attack"]["steps"] == 2
-    with pytest.raises(ValueError, match="holds rows of another attack called 'pgd-2-margin'"):
-        run(plan=replace(margin(PGD(steps=2, step_size=0.5)), all_levels=None))
-
-
-def test_rows_depend_on_no_batch_size(run: Callable[..., list[Row]]) -> None:
-    plan = margin(PGD(steps=2, restarts=2))
-    decisions = []
-    for batch_size in (1, 3, 64):
-        rows = run(f"by {batch_size}", plan=replace(plan, batch_size=batch_size))
-        decisions.append({_key(row): (row["direct"], row["summed"], row["valid"]) for row in rows})
-    assert decisions[0] == decisions[1] == decisions[2]
-
-
-def test_a_second_process_is_refused_while_the_first_writes(run: Callable[..., list[Row]]) -> None:
-    refused = []
-
-    def again(status: Status) -> None:
-        if status.done == 2:
-            with pytest.raises(ValueError, match=r"another audit is writing into .*audit': wait for it"):
-                run()
-            refused.append(status)
-
-    run(report=again)
-    assert len(refused) == 1
-
-
 def test_a_cascade_says_which_stage_broke_each_image(run: Callable[..., list[Row]], two_trees: Forest) -> None:
     cascade = AutoAttack(version="standard", steps=5, queries=20)
     rows = run(plan=Plan(threat=PLAN.threat, attacks=(LevelAttack(cascade, None),), all_levels=None, batch_size=4))
@@ -351,31 +203,12 @@ def test_a_cascade_says_which_stage_broke_each_image(run: Callable[..., list[Row
     stages = set()
     for row in rows:
         if row["attacked"]:
-            truth = _true(row, two_trees, row["attacked"])
+            truth = true_of(row, two_trees, row["attacked"])
             before = clean[row["image"], row["model"], row["head"]]["direct"][row["attacked"]] == truth
             after = row["direct"][row["attacked"]] == truth
             assert ("broken_by" in row) == (before and not after)
             stages.add(row.get("broken_by"))
     assert "apgd-ce" in stages and stages <= {None, "apgd-ce", "apgd-t", "fab-t", "square"}
-
-
-def test_a_directory_with_an_audit_of_other_images(run: Callable[..., list[Row]], images: AuditImages) -> None:
-    plan = CLEAN
-    run(plan=plan)
-    fewer = AuditImages(images.pixels[:9], images.leaves[:9], images.ids[:9])
-    with pytest.raises(ValueError, match=r"holds an audit with another images \(10\)"):
-        run(plan=plan, images=fewer)
-    renamed = replace(images, ids=tuple(f"other/{k}" for k in range(10)))
-    relabelled = replace(images, leaves=(images.leaves + 1) % 9)
-    for others in (renamed, relabelled):
-        with pytest.raises(ValueError, match="holds an audit with another labels"):
-            run(plan=plan, images=others)
-
-
-def test_a_directory_without_rows(tmp_path: Path) -> None:
-    with pytest.raises(ValueError) as caught:
-        read_rows(tmp_path)
-    assert str(caught.value) == (f"'{tmp_path}' holds no rows.jsonl: give a directory that `robustree audit` wrote.")
 
 
 def test_plans_that_make_no_sense(two_trees: Forest) -> None:
@@ -445,11 +278,12 @@ def test_norms_mean_nothing_on_the_sphere(
     assert set(json.loads((tmp_path / "audit" / HEADER).read_text())["spearman"]) == {"first/hyperbolic"}
 
 
-def test_attacks_are_described_in_json() -> None:
+def test_attacks_are_described_in_json(subjects: list[Subject]) -> None:
     nested = LevelAttack(LowPrecision(PGD(steps=3), dtype=torch.bfloat16), "ratio")
     found = json.loads(json.dumps(described(nested)))
     assert found["loss"] == "ratio" and found["attack"]["kind"] == "LowPrecision"
     assert found["attack"]["dtype"] == "torch.bfloat16" and found["attack"]["attack"]["steps"] == 3
-    transferred = described(Transfer(attack=PGD(), sources=(torch.nn.Identity(),), name="from-a"))
-    assert transferred["sources"] == [] and transferred["name"] == "from-a"
-    assert json.loads(json.dumps(described(LevelAttack(AutoAttack(version="fast"), None))))["attack"]["targets"] == 9
+    transferred = described(Transfer(attack=PGD(), sources=(subjects[0].model,), name="from-first"))
+    assert transferred["sources"] == [weights_digest(subjects[0].model)] and transferred["name"] == "from-first"
+    cascade = json.loads(json.dumps(described(LevelAttack(AutoAttack(version="fast"), None))))
+    assert cascade["attack"]["targets"] == 9

@@ -54,6 +54,20 @@ def test_an_audit_of_two_models(run: Run, house: Path, hardened: Path, auditing:
     )
 
 
+def test_images_of_other_models_are_shown_to_the_audited_ones(
+    run: Run, house: Path, hardened: Path, auditing: list[object], tmp_path: Path
+) -> None:
+    words = ["audit", hardened, *auditing, "--transfer-from", f"plain={house / 'clip'}", "--trees", house / "tree.json"]
+    assert run(*words).code == 0
+    rows = [json.loads(line) for line in (tmp_path / "audit" / "rows.jsonl").read_text().splitlines()]
+    moved = [row for row in rows if row["attack"] == "from-plain-margin"]
+    assert {row["model"] for row in rows} == {"hardened"} and all(row["valid"] for row in moved)
+    assert {row["attacked"] for row in moved} == {"leaf", "things/1", "things/2"}
+    heads = {row["head"] for row in moved}
+    assert len(heads) == 2 and len(moved) == 2 * 3 * 12
+    assert "from-plain-margin" in (tmp_path / "audit" / "report.html").read_text()
+
+
 def test_the_gallery_shows_kept_attacks(run: Run, house: Path, auditing: list[object], tmp_path: Path) -> None:
     words = [*auditing, "--trees", house / "tree.json", "--pgd.steps", 8, "--threat.eps", "48/255", "--gallery", 3]
     assert run("audit", house / "clip", *words).code == 0

@@ -226,9 +226,7 @@ def test_direct_alignment_treats_each_image_alone(parents: Parents, two_trees: F
 def test_it_is_achieved_where_every_level_that_it_reads_is_wrong(two_trees: Forest, make_scores: MakeScores) -> None:
     scores = make_scores(Poincare(), SCALE)
     whole = aligned(two_trees, Poincare(), "direct", "both", True)
-    wrong = {
-        cut.label: scores.at(cut).argmax(1) != torch.tensor(cut.of_leaf)[whole.leaves] for cut in two_trees.cuts()
-    }
+    wrong = {cut.label: scores.at(cut).argmax(1) != torch.tensor(cut.of_leaf)[whole.leaves] for cut in two_trees.cuts()}
     assert torch.equal(whole.achieved(scores), torch.stack(list(wrong.values())).all(0))
     second = torch.stack([values for label, values in wrong.items() if label.endswith("/2")]).all(0)
     assert torch.equal(replace(whole, only=2).achieved(scores), second)

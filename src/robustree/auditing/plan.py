@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from robustree.attacks import PGD, Attack, AutoAttack, Search, Threat
+from robustree.checkpoint import weights_digest
 from robustree.objectives import READOUTS, Loss, Margin, Objective, Readout, every_level
 from robustree.taxonomy import Forest
+from robustree.tree_model import TreeModel
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,11 @@ def level_objective(forest: Forest, leaves: Tensor, attacked: str, loss: Loss | 
 
 
 def described(part: object) -> Any:
-    """A frozen record as JSON: its class and its fields, nested; models among them are left out, names stay."""
+    """A frozen record as JSON: its class and its fields, nested; a model is a digest of its weights."""
     if isinstance(part, tuple):
-        return [described(item) for item in part if not callable(item) or is_dataclass(item)]
+        return [described(item) for item in part]
+    if isinstance(part, TreeModel):
+        return weights_digest(part)
     if not is_dataclass(part):
         return part if isinstance(part, str | int | float | None) else str(part)
     values = {field.name: described(getattr(part, field.name)) for field in fields(part)}

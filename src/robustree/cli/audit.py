@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from robustree.attacks import AutoAttack, Search
+from robustree.attacks import AutoAttack, Search, Transfer
 from robustree.auditing.audit import CHUNK, Status, Subject, audit
 from robustree.auditing.checks import Check, worst
 from robustree.auditing.checks.battery import Progress, run_checks
@@ -20,7 +20,7 @@ from robustree.auditing.curves import measure_curves
 from robustree.auditing.exhibits import make_exhibits
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.cli.endings import keeping
-from robustree.cli.loading import Loaded, choose_device, choose_forest, data_set, open_over, sources
+from robustree.cli.loading import Loaded, Source, choose_device, choose_forest, data_set, open_over, sources
 from robustree.cli.options import AttackName, Device, PGDOptions, ThreatOptions, level_attack
 from robustree.cli.parsing import parse
 from robustree.cli.progress import Bar
@@ -52,6 +52,8 @@ class Options:
     attacks: tuple[AttackName, ...] = ("pgd",)
     """Which attacks aim at every level. autoattack-fast is APGD on the cross-entropy and aimed at 9 wrong classes;
     autoattack-standard adds FAB-T and Square."""
+    transfer_from: tuple[str, ...] = ()
+    """Further models: the adversarial images that momentum PGD makes on each are shown to every audited model."""
     pgd: PGDOptions = field(default_factory=PGDOptions)
     images: int | None = None
     """How many images, spread evenly over the classes; all if left out."""
@@ -82,18 +84,27 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"--gallery is {options.gallery}; it is a number of images: 0 for none.")
     if options.strict and not options.checks:
         raise ValueError("--strict asks for the checks, and --no-checks leaves them out: give one of them.")
+    forest = choose_forest(named, options.trees, options.data, other_trees=options.other_trees)
+
+    def opened(source: Source) -> Loaded:
+        return open_over(source, forest, template=options.template, device=device)
+
+    attacks = [level_attack(name, options.pgd.attack()) for name in dict.fromkeys(options.attacks)]
+    moving = replace(options.pgd.attack(), momentum=1.0)
+    for source in sources(options.transfer_from) if options.transfer_from else ():
+        transfer = Transfer(attack=moving, sources=(opened(source).model,), name=f"from-{source.name}")
+        attacks.append(LevelAttack(transfer))
     plan = Plan(
         threat=options.threat.threat(),
-        attacks=tuple(level_attack(name, options.pgd.attack()) for name in dict.fromkeys(options.attacks)),
+        attacks=tuple(attacks),
         all_levels=options.pgd.attack(),
         readouts=options.readouts,
         stop=options.stop,
         batch_size=options.batch_size,
         seed=options.seed,
     )
-    forest = choose_forest(named, options.trees, options.data, other_trees=options.other_trees)
     data = data_set(options.data, forest)
-    loaded = [open_over(source, forest, template=options.template, device=device) for source in named]
+    loaded = [opened(source) for source in named]
     images = data.audit(max(model.resolution for model in loaded)).subset(options.images)
     console, subjects, folder = Console(stderr=True), subjects_of(loaded), options.output
     command = shlex.join(["robustree", "audit", *arguments])
@@ -174,9 +185,8 @@ def _works(subjects: Sequence[Subject], count: int, forest: Forest, plan: Plan) 
 
 def _passes(attack: LevelAttack) -> float:
     """Forward passes an image, a gradient counted as 1.5 of them; what leaves early makes it fewer."""
-    stages = (
-        [stage.attack for stage in attack.attack.stages] if isinstance(attack.attack, AutoAttack) else [attack.attack]
-    )
+    whole = attack.attack.attack if isinstance(attack.attack, Transfer) else attack.attack
+    stages = [stage.attack for stage in whole.stages] if isinstance(whole, AutoAttack) else [whole]
     total = 1.0
     for search in stages:
         if isinstance(search, Search):

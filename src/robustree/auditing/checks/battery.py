@@ -17,7 +17,7 @@ from robustree.auditing.checks.attacked import Attacked, attacked
 from robustree.auditing.checks.budget import Budget
 from robustree.auditing.checks.case import Case, checked_levels, confined
 from robustree.auditing.checks.catalogue import RULES
-from robustree.auditing.checks.check import FILE, FORMAT, Check, found
+from robustree.auditing.checks.check import FILE, FORMAT, Check, found, read_checks
 from robustree.auditing.checks.planted import planted
 from robustree.auditing.checks.validity import validity
 from robustree.auditing.checks.watch import Snapshot, computes_gradients, untouched
@@ -70,6 +70,9 @@ def run_checks(
         for device in devices:
             torch.cuda.default_generators[device].manual_seed(plan.seed)
         checks = _Battery(subjects, images, forest, plan, directory, budget, report).run(stack)
+    made = {(check.id, check.subject) for check in checks}
+    if (Path(directory) / FILE).is_file():  # of models that joined this audit in another run
+        checks += [old for old in read_checks(directory) if (old.id, old.subject) not in made]
     checks.sort(key=lambda check: list(RULES).index(check.id))  # within an id, subjects keep their order
     content = {
         "format": FORMAT,
