@@ -13,6 +13,7 @@ from robustree.objectives import (
     CrossEntropy,
     DifferenceOfLogitsRatio,
     EmbeddingShift,
+    EveryLevel,
     LevelObjective,
     Margin,
     Objective,
@@ -30,6 +31,7 @@ LEAF = Cut("", 0, (0, 1, 2, 3, 4), (0, 1, 2, 3, 4))
 # nodes 6 and 8 group the leaves {0, 2} and {3, 4}; leaf 1 stands for itself, and 5 and 7 belong elsewhere
 GROUPS = Cut("t", 1, (1, 6, 8), (1, 0, 1, 2, 2))
 PAIR = Cut("t", 2, (5, 7), (0, 0, 0, 1, 1))
+ALONE = Cut("t", 3, (5,), (0, 0, 0, 0, 0))
 LEAVES = torch.tensor([0, 1, 3, 4])
 
 
@@ -168,6 +170,24 @@ def test_the_ratio_is_finite_when_the_three_largest_tie(dtype: torch.dtype) -> N
     assert made[0] > 0 and made[1] == 0
 
 
+def test_every_level_is_aimed_at_the_rivals_of_each() -> None:
+    nodes = logits()
+    parts = (Margin(LEAF, LEAVES), Margin(GROUPS, LEAVES))
+    whole = EveryLevel(parts, (0.25, 0.75))
+    rivals = whole.rivals(scored(nodes), 3)
+    fewest = len(GROUPS.nodes) - 1
+    assert rivals.shape == (len(LEAVES), 3, 2) and fewest == 2
+    assert torch.equal(rivals[:, :, 0], parts[0].rivals(scored(nodes), 3))
+    assert torch.equal(rivals[:, :2, 1], parts[1].rivals(scored(nodes), 3))
+    assert torch.equal(rivals[:, 2, 1], rivals[:, 1, 1])
+    aimed = whole.aimed(rivals[:, 1]).under("ratio")
+    by_hand = [part.aimed(rivals[:, 1, i]).under("ratio")(scored(nodes)) for i, part in enumerate(parts)]
+    assert torch.allclose(aimed(scored(nodes)), 0.25 * by_hand[0] + 0.75 * by_hand[1])
+    index = torch.tensor([2, 0])
+    assert torch.equal(aimed.take(index)(scored(nodes[index])), aimed(scored(nodes))[index])
+    assert EveryLevel((*parts, Margin(ALONE, LEAVES)), (1.0, 1.0, 1.0)).rivals(scored(nodes), 3).shape[1] == 0
+
+
 def test_the_ratio_refuses_fewer_than_three_nodes() -> None:
     with pytest.raises(ValueError, match=r"^level t/2 has 2 nodes; the difference of logits ratio needs 3: use the"):
         DifferenceOfLogitsRatio(PAIR, LEAVES)
@@ -246,9 +266,8 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 
 
 def test_a_level_of_one_node_can_never_be_wrong() -> None:
-    alone = Cut("t", 3, (5,), (0, 0, 0, 0, 0))
     for readout in READOUTS:
-        assert (Margin(alone, LEAVES, readout=readout)(scored(logits())) == -math.inf).all()
+        assert (Margin(ALONE, LEAVES, readout=readout)(scored(logits())) == -math.inf).all()
 
 
 def test_an_unknown_readout_is_refused() -> None:

@@ -226,8 +226,32 @@ class WeightedSum:
         """(B,) whether all of the objectives are achieved."""
         return torch.stack([objective.achieved(scores) for objective in self.objectives]).all(0)
 
-    def take(self, index: Tensor) -> WeightedSum:
+    def take(self, index: Tensor) -> Self:
         return replace(self, objectives=tuple(objective.take(index) for objective in self.objectives))
+
+
+@dataclass(frozen=True, eq=False)
+class EveryLevel(WeightedSum):
+    """A weighted sum over decisions, which can be aimed as one: at each level's own k-th rival in the k-th run."""
+
+    objectives: tuple[LevelObjective, ...]
+
+    def rivals(self, scores: Scores, count: int) -> Tensor:
+        """The nodes (B, <= count, levels) to aim at; a level that has fewer repeats its last."""
+        found = [objective.rivals(scores, count) for objective in self.objectives]
+        if any(nodes.shape[1] == 0 for nodes in found):
+            return scores.nodes.new_zeros(len(scores.nodes), 0, len(found), dtype=torch.long)
+        order = torch.arange(max(nodes.shape[1] for nodes in found), device=scores.nodes.device)
+        return torch.stack([nodes[:, order.clamp(max=nodes.shape[1] - 1)] for nodes in found], dim=2)
+
+    def aimed(self, rivals: Tensor) -> EveryLevel:
+        """Every level pushed towards one node of its own; `rivals` (B, levels)."""
+        pairs = zip(self.objectives, rivals.unbind(1), strict=True)
+        return replace(self, objectives=tuple(objective.aimed(own) for objective, own in pairs))
+
+    def under(self, loss: Loss) -> EveryLevel:
+        """The same decisions under another loss."""
+        return replace(self, objectives=tuple(objective.under(loss) for objective in self.objectives))
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,6 +292,6 @@ class SoftCrossEntropy:
         return replace(self, probabilities=self.probabilities[index])
 
 
-def every_level(cuts: Sequence[Cut], leaves: Tensor) -> WeightedSum:
+def every_level(cuts: Sequence[Cut], leaves: Tensor) -> EveryLevel:
     """The mean cross-entropy over all given cuts: the attack that threatens every level at once."""
-    return WeightedSum(tuple(CrossEntropy(cut, leaves) for cut in cuts), (1 / len(cuts),) * len(cuts))
+    return EveryLevel(tuple(CrossEntropy(cut, leaves) for cut in cuts), (1 / len(cuts),) * len(cuts))

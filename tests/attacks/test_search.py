@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustree.attacks import APGD, FAB, PGD, ImageNoise, Search, Square, Threat
 from robustree.attacks.search import State
-from robustree.objectives import CrossEntropy, DifferenceOfLogitsRatio, Margin
+from robustree.objectives import CrossEntropy, DifferenceOfLogitsRatio, EmbeddingShift, Margin
 
 CPU = torch.device("cpu")
 THREAT = Threat(eps=0.04)
@@ -292,3 +292,9 @@ def test_impossible_settings_are_refused(make_network: Callable[..., Any]) -> No
     network = make_network(2)
     with pytest.raises(ValueError, match=r"^batch_size is 0; it starts at 1\.$"):
         PGD()(network, network.images, Margin(network.cut, network.leaves), THREAT, generator=fresh(), batch_size=0)
+
+
+def test_an_objective_about_no_class_cannot_be_aimed(make_network: Callable[..., Any]) -> None:
+    images = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"^pgd-20 aims at wrong classes, and EmbeddingShift is about none: set targ"):
+        PGD(targets=3)(lambda x: x, images, EmbeddingShift(images.flatten(1)), Threat(eps=0.1), generator=fresh())

@@ -119,7 +119,9 @@ def test_leaves_are_pushed_into_a_subtree(run: Run, tmp_path: Path, words: list[
     assert any(entry["kept"] and not entry["reached_before"] for entry in entries)
 
 
-def test_a_cascade_needs_one_level(run: Run, tmp_path: Path, words: list[object]) -> None:
-    ran = run(*words, "--attack", "autoattack-fast", "--level", "all")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.endswith("--level all has 3: give one level, or --attack pgd.\n")
+@pytest.mark.parametrize("attack", ["pgd-ce", "autoattack-fast"])
+def test_all_levels_fall_to_any_attack(run: Run, tmp_path: Path, words: list[object], attack: str) -> None:
+    ran = run(*words, "--attack", attack, "--level", "all", "--threat.eps", "48/255")
+    assert ran.code == 0
+    entries = json.loads((tmp_path / "made" / "attack.json").read_text())["images"]
+    assert sum(len(set(entry["after"].items()) & set(entry["truth"].items())) == 0 for entry in entries) >= 3

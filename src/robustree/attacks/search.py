@@ -150,6 +150,10 @@ class Search(ABC):
         kept = _Kept(images, freeze=self.stop)
         size = batch_size or max(1, len(images))
         goal, runs = _Goal(objective), self.restarts
+        if self.targets and not hasattr(objective, "rivals"):
+            raise ValueError(
+                f"{self.name} aims at wrong classes, and {type(objective).__name__} is about none: set targets=0."
+            )
         if self.stop or self.targets:
             rivals = [
                 self._look(f, images[index], objective.take(index), index, kept)

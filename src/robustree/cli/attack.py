@@ -56,7 +56,7 @@ class Options:
     """Where PNGs and attack.json go."""
     threat: ThreatOptions = field(default_factory=ThreatOptions)
     attack: AttackName = "pgd"
-    """Which attack; a cascade (autoattack-...) needs one level."""
+    """Which attack; autoattack-fast and -standard are cascades."""
     pgd: PGDOptions = field(default_factory=PGDOptions)
     seed: int = 0
     template: str = TEMPLATE
@@ -71,11 +71,6 @@ def run(arguments: Sequence[str]) -> int:
     data = "emoji" if options.model == "nano" and not options.trees else str(options.images)
     forest = choose_forest([source], options.trees, data, other_trees=options.other_trees)
     cuts = find_level(forest, options.level)
-    if len(cuts) > 1 and options.attack not in ("pgd", "pgd-ce"):
-        raise ValueError(
-            f"--attack {options.attack} aims at one decision; --level all has {len(cuts)}: "
-            "give one level, or --attack pgd."
-        )
     towards = None if options.towards is None else _node(forest, cuts, options.towards)
     pictures = find_pictures(options.images, forest)
     if options.output.resolve() == options.images.resolve():

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustree.attacks import Objective
 from robustree.data import read_image
 from robustree.data.folder import SUFFIXES, image_files, labelled_files
-from robustree.objectives import CrossEntropy, Loss, Margin, WeightedSum
+from robustree.objectives import CrossEntropy, EveryLevel, Loss, Margin
 from robustree.taxonomy import Cut, Forest
 
 _MOST_IMAGES, _MOST_PIXELS = 32, 2_000_000  # of one batch
@@ -47,7 +47,7 @@ class Goal:
             decision = Margin(cut, self._leaves(cut), towards=self.towards)
             return decision if loss is None else decision.under(loss)
         parts = tuple(CrossEntropy(cut, self._leaves(cut)) for cut in self.cuts)
-        return WeightedSum(parts, (1 / len(parts),) * len(parts))
+        return EveryLevel(parts, (1 / len(parts),) * len(parts)).under(loss or "cross_entropy")
 
     def _leaves(self, cut: Cut) -> Tensor:
         """A leaf (B,) below each image's right node; which one does not matter, for a level looks at its node only."""
