@@ -14,7 +14,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -24,10 +24,12 @@ from fashion_mnist.net import LEAVES, images_of, trained
 from torch import Tensor, nn
 
 from robustree.attacks import APGD, FAB, AutoAttack, Square, Threat
+from robustree.checkpoint import write_whole
 from robustree.objectives import Loss, Margin
 from robustree.tree_model import Scores
 
 HERE = Path(__file__).parent
+MARK = "<!-- table -->\n"
 RESULT, PART = HERE / "attacks.json", HERE / "runs" / "attacks"
 IMAGES, OFFICIAL_BATCH, BATCH, SEEDS = 500, 250, 125, range(5)
 VICTIMS = {"at": 0.1, "std": 0.03}
@@ -41,7 +43,6 @@ class Counted:
     net: nn.Module
     forwards: int = 0
     backwards: int = 0
-    checks: list[Tensor] = field(default_factory=list)
 
     def __call__(self, x: Tensor) -> Tensor:
         self.forwards += len(x)
@@ -160,7 +161,7 @@ def table() -> None:
         "command": "python benchmarks/attacks.py run",
         "rows": rows,
     }
-    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    write_whole(RESULT, json.dumps(record, indent=1) + "\n")
     lines = [
         "| victim | attack | robust, here | robust, reference | images that differ (here, reference) "
         "| forwards | of reference | CPU seconds | of reference |",
@@ -174,7 +175,9 @@ def table() -> None:
             )
             if mine and theirs:
                 lines.append(_line(victim, name, mine, theirs))
-    (HERE / "attacks_table.md").write_text("\n".join(lines) + "\n")
+    page = HERE / "attacks.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(MARK)
+    write_whole(page, before + MARK + "\n".join(lines) + "\n" + MARK + rest.partition(MARK)[2])
     print("\n".join(lines))
 
 

@@ -108,7 +108,8 @@ def table() -> None:
         lines.append(
             f"| {name} | {100 * pgd:.2f} | {100 * fast:.2f} | {100 * figures['both']['levels_mean']:.2f} "
             f"| {100 * (pgd - figures['both']['levels_mean']):.2f} | {worst} {100 * fall:.1f} "
-            f"| {100 * figures['pgd-20']['levels']['leaf']:.1f} | {100 * figures['autoattack-fast']['levels']['leaf']:.1f} "
+            f"| {100 * figures['pgd-20']['levels']['leaf']:.1f} "
+            f"| {100 * figures['autoattack-fast']['levels']['leaf']:.1f} "
             f"| {100 * figures['autoattack-standard']['leaf']:.1f} |"
         )
     content = {

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from robustree.auditing import charts, margin_curve
-from robustree.auditing.gallery import read_gallery
-from robustree.auditing.report import budget, write_report
+from robustree.auditing.report import charts, margin_curve
+from robustree.auditing.report.gallery import read_gallery
+from robustree.auditing.report.page import budget, write_report
 from robustree.taxonomy.files import forest_from_json
 from tests.auditing.page import parsed
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from robustree.auditing import charts
-from robustree.auditing.curve_charts import HEIGHT, LINE, TOP, Line, draw_eps, draw_steps
 from robustree.auditing.curve_file import level_curves
 from robustree.auditing.metrics import figures
-from robustree.auditing.report import write_report
+from robustree.auditing.report import charts
+from robustree.auditing.report.curve_charts import HEIGHT, LINE, TOP, Line, draw_eps, draw_steps
+from robustree.auditing.report.page import write_report
 from robustree.taxonomy.forest import Forest
 from tests.auditing.conftest import Row, write_audit
 from tests.auditing.page import parsed

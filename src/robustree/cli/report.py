@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from robustree.auditing.report import write_report
+from robustree.auditing.report.page import write_report
 from robustree.cli.parsing import parse
 from robustree.cli.table import check_lines, figures_table, pairs_table
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from robustree.auditing.report_text import subject_name
+from robustree.auditing.report.text import subject_name
 
 
 def figures_table(figures: Mapping[str, Any]) -> Table:

@@ -15,11 +15,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from robustree.auditing import charts, margin_curve
-from robustree.auditing import report_parts as parts
-from robustree.auditing.gallery import read_gallery
 from robustree.auditing.metrics import figures
-from robustree.auditing.report_text import hero, notes, subject_name
+from robustree.auditing.report import charts, margin_curve, parts
+from robustree.auditing.report.gallery import read_gallery
+from robustree.auditing.report.text import hero, notes, subject_name
 from robustree.taxonomy.drawing import draw_tree
 from robustree.taxonomy.files import forest_from_json
 from robustree.taxonomy.forest import Forest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from robustree.auditing.charts import percent, points
+from robustree.auditing.report.charts import percent, points
 
 
 def subject_name(subject: Mapping[str, Any], figures: Mapping[str, Any]) -> str:

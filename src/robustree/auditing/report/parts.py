@@ -12,11 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from robustree.auditing import curve_file
-from robustree.auditing.charts import percent, points
 from robustree.auditing.checks import check
-from robustree.auditing.curve_charts import Line, draw_eps, draw_steps
-from robustree.auditing.gallery import Exhibit
-from robustree.auditing.report_text import subject_name
+from robustree.auditing.report.charts import percent, points
+from robustree.auditing.report.curve_charts import Line, draw_eps, draw_steps
+from robustree.auditing.report.gallery import Exhibit
+from robustree.auditing.report.text import subject_name
 from robustree.taxonomy.forest import Forest
 
 GRAVE = ("fail", "flag", "not applicable", "pass")

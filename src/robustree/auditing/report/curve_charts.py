@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from robustree.auditing.charts import percent
+from robustree.auditing.report.charts import percent
 
 HEIGHT, TOP, BOTTOM, RIGHT = 180, 8, 34, 92
 """Pixels: of a chart, above and below its lines, and of the names at its right side."""
