@@ -77,7 +77,8 @@ def official(name: str, f: Counted, x: Tensor, y: Tensor, eps: float, seed: int)
 
     reference = Reference(f, norm="Linf", eps=eps, seed=seed, version="standard", device="cpu")  # type: ignore[arg-type]
     if name == "standard":
-        return reference.run_standard_evaluation(x, y, batch_size=OFFICIAL_BATCH)
+        made, _ = reference.run_standard_evaluation(x, y, batch_size=OFFICIAL_BATCH)
+        return made
     attack = {
         "apgd-ce": reference.apgd,
         "apgd-t": reference.apgd_targeted,
