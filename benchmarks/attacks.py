@@ -146,23 +146,12 @@ def run(shard: str) -> None:
 
 
 def table() -> None:
-    """Collect the parts into attacks.json, and write attacks.md."""
+    """Collect the parts, if there are any, into attacks.json, and write attacks.md from it."""
     rows = [json.loads(part.read_text()) for part in sorted(PART.glob("*.json"))]
-    if not rows:
+    if rows:
+        write_whole(RESULT, json.dumps(_record(rows), indent=1) + "\n")
+    else:
         rows = json.loads(RESULT.read_text())["rows"]
-    record = {
-        "protocol": {
-            "images": f"the first {IMAGES} test images of Fashion-MNIST",
-            "victims": VICTIMS,
-            "norm": "linf",
-            "batch": {"native": BATCH, "official": OFFICIAL_BATCH},
-        },
-        "versions": {"torch": torch.__version__, "pyautoattack": "0.2.0"},
-        "machine": f"{platform.machine()}, one thread",
-        "command": "python benchmarks/attacks.py run",
-        "rows": rows,
-    }
-    write_whole(RESULT, json.dumps(record, indent=1) + "\n")
     lines = [
         "| victim | attack | robust, here | robust, reference | images that differ (here, reference) "
         "| forwards | of reference | CPU seconds | of reference |",
@@ -180,6 +169,22 @@ def table() -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(MARK)
     write_whole(page, before + MARK + "\n".join(lines) + "\n" + MARK + rest.partition(MARK)[2])
     print("\n".join(lines))
+
+
+def _record(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What attacks.json says about rows that were measured on this machine."""
+    return {
+        "protocol": {
+            "images": f"the first {IMAGES} test images of Fashion-MNIST",
+            "victims": VICTIMS,
+            "norm": "linf",
+            "batch": {"native": BATCH, "official": OFFICIAL_BATCH},
+        },
+        "versions": {"torch": torch.__version__, "pyautoattack": "0.2.0"},
+        "machine": f"{platform.machine()}, one thread",
+        "command": "python benchmarks/attacks.py run",
+        "rows": rows,
+    }
 
 
 def _line(victim: str, name: str, mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:

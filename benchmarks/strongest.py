@@ -69,13 +69,22 @@ def run(models: Path, shard: str) -> None:
 
 
 def robust(rows: Sequence[dict[str, Any]], forest: Forest, attacks: Sequence[str]) -> dict[str, list[bool]]:
-    """For each level, whether each image is right before and under all of these attacks on that level."""
+    """For each level, whether each image is right before and under all of these attacks on that level.
+
+    Raises:
+        ValueError: rows are missing.
+    """
     standing: dict[str, dict[str, bool]] = {cut.label: {} for cut in forest.cuts()}
+    met = dict.fromkeys(standing, 0)
     for row in rows:
         for cut in forest.cuts():
             if row["attack"] == "clean" or (row["attack"] in attacks and row["attacked"] == cut.label):
                 right = row["direct"][cut.label] == cut.of_leaf[row["leaf"]]
                 standing[cut.label][row["image"]] = standing[cut.label].get(row["image"], True) and right
+                met[cut.label] += 1
+    short = [label for label, count in met.items() if count != IMAGES * (1 + len(attacks))]
+    if short:
+        raise ValueError(f"rows of {', '.join(attacks)} at {', '.join(short)} are missing: let `run` end first.")
     return {label: list(images.values()) for label, images in standing.items()}
 
 

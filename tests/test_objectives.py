@@ -270,6 +270,13 @@ def test_a_level_of_one_node_can_never_be_wrong() -> None:
         assert (Margin(ALONE, LEAVES, readout=readout)(scored(logits())) == -math.inf).all()
 
 
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^loss is 'hinge'; cross_entropy, margin, ratio are supported: choose one\.$"
+    ):
+        Margin(GROUPS, LEAVES).under("hinge")  # type: ignore[arg-type]
+
+
 def test_an_unknown_readout_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^readout is 'mean'; direct, via_leaf and summed are supported: choose one"):
         level_scores(scored(logits()), GROUPS, "mean")  # type: ignore[arg-type]

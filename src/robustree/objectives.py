@@ -130,7 +130,13 @@ class LevelObjective(ABC):
         return replace(self, rival=rivals)
 
     def under(self, loss: Loss) -> LevelObjective:
-        """The same decision under another loss; below three nodes the ratio is the margin."""
+        """The same decision under another loss; below three nodes the ratio is the margin.
+
+        Raises:
+            ValueError: there is no such loss.
+        """
+        if loss not in LOSSES:
+            raise ValueError(f"loss is {loss!r}; {', '.join(LOSSES)} are supported: choose one.")
         kind = LOSSES[loss]
         if kind is DifferenceOfLogitsRatio and len(self.cut.nodes) < 3:
             kind = Margin
@@ -155,7 +161,7 @@ class LevelObjective(ABC):
 @dataclass(frozen=True, eq=False)
 class CrossEntropy(LevelObjective):
     """-log softmax(logits)[true node], in nats; with `towards`, +log of the wanted nodes' probability (a targeted
-    attack)."""
+    attack); aimed at a rival, +log of its probability."""
 
     def loss(self, logits: Tensor, won: Tensor, lost: Tensor) -> Tensor:
         if self.rival is not None:

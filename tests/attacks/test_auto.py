@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustree.attacks import AutoAttack, ImageNoise, Threat
-from robustree.objectives import Margin
+from robustree.objectives import EmbeddingShift, Margin
 from robustree.taxonomy import Cut
 from robustree.tree_model import Scores
 
@@ -84,6 +84,17 @@ def test_one_class_is_refused(images: Tensor) -> None:
     with pytest.raises(ValueError, match="the level under attack has none: leave out levels of one node"):
         AutoAttack(version="fast", **SMALL)(
             victim(network(1)), images, Margin(level(1), torch.zeros(24).long()), THREAT, generator=fresh()
+        )
+
+
+def test_an_objective_about_no_decision_is_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"^autoattack-fast attacks a decision, and EmbeddingShift is about none: cho"):
+        AutoAttack(version="fast")(
+            victim(network(3)),
+            images,
+            EmbeddingShift(torch.zeros(24, 3)),  # type: ignore[arg-type]
+            THREAT,
+            generator=fresh(),
         )
 
 

@@ -173,6 +173,7 @@ def test_an_l2_threat_without_a_box_is_refused(make_linear: Callable[..., Any]) 
         {"steps": 0},
         {"search_steps": 0},
         {"confidence": -1.0},
+        {"confidence": math.nan},
         {"lr": 0.0},
         {"lr": math.nan},
         {"constant": math.inf},

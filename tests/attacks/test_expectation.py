@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustree.attacks import PGD, Expectation, Threat, straight_through
 from robustree.attacks.expectation import MeanObjective
-from robustree.objectives import CrossEntropy, Margin
+from robustree.objectives import CrossEntropy, Margin, every_level
 from robustree.taxonomy import Cut, Forest
 from robustree.tree_model import Scores
 
@@ -130,8 +130,16 @@ def test_a_level_of_one_node_is_refused_as_by_the_attack_itself() -> None:
     only = Margin(Cut("all", 1, (0,), (0, 0)), torch.zeros(2, dtype=torch.long))
     f = lambda x: Scores(x, x, x.flatten(1)[:, :2])  # noqa: E731
     attack = Expectation(PGD(steps=2, targets=3), samples=3)
-    with pytest.raises(ValueError, match=r"^pgd-2 aims at wrong classes, and the level under attack has none: "):
+    with pytest.raises(ValueError, match=r"^pgd-t3-2 aims at wrong classes, and the level under attack has none: "):
         attack(f, torch.rand(2, 3, 2, 2, generator=fresh()), only, BALL, generator=fresh())
+
+
+def test_the_mean_is_not_aimed_at_several_levels_at_once(two_trees: Forest) -> None:
+    goal = every_level(two_trees.cuts(), torch.zeros(2, dtype=torch.long))
+    f = lambda x: Scores(x, x, x.flatten(1)[:, : len(two_trees.names)])  # noqa: E731
+    attack = Expectation(PGD(steps=2, targets=3), samples=2)
+    with pytest.raises(ValueError, match=r"^the mean .* aimed at 6 levels at once; it can be aimed at one: attack one"):
+        attack(f, torch.rand(2, 3, 4, 4, generator=fresh()), goal, BALL, generator=fresh())
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,12 +128,13 @@ def test_streams_fork_into_others() -> None:
         assert abs(correlation(a, b)) < 5 / 20_000**0.5 and not (a == b).any()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16, torch.bfloat16])
 def test_the_largest_number_is_below_one(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = noise(8).uniform(0, (200_000,), dtype)
     assert drawn.min() >= 0 and drawn.max() < 1
     # all bits set is the largest number that can come
     monkeypatch.setattr("robustree.attacks.noise._mix", lambda z: torch.full_like(z, -1))
     largest = noise(1).uniform(0, (1,), dtype)
-    assert float(largest) == 1 - 2.0 ** (-53 if dtype == torch.float64 else -24)
+    bits = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}[dtype]
+    assert float(largest) == 1 - 2.0**-bits and largest.dtype == dtype
     assert noise(1).normal(0, (1,), dtype).isfinite().all()

@@ -255,14 +255,35 @@ def test_the_joint_attack_stays_inside_both_threats_and_repeats() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps": 0}, {"restarts": 0}, {"step_size": 0.0}, {"step_size": math.nan}, {"steps": -3}, {"momentum": -1.0}],
+    [
+        {"steps": 0},
+        {"steps": -3},
+        {"restarts": 0},
+        {"step_size": 0.0},
+        {"step_size": math.nan},
+        {"step_size": math.inf},
+        {"momentum": -1.0},
+        {"momentum": math.nan},
+    ],
 )
 def test_impossible_schedules_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"^PGD has (steps .* step_size|restarts .* restarts start at 1)"):
         PGD(**options)
 
 
+@pytest.mark.parametrize("options", [{"momentum": 1.0}, {"restarts": 2}, {"targets": 3}, {"stop": True}])
+def test_the_joint_attack_refuses_what_it_does_not_do(options: dict[str, Any]) -> None:
+    images = torch.rand(2, 3, 3, 3, generator=fresh())
+    with pytest.raises(ValueError, match=r"; the training attack is one plain ascent: leave all four as they are by d"):
+        PGD(**options).joint(wavy, [images], Total([]), [WHOLE], generator=fresh())
+
+
 def test_stopping_without_best_is_refused_and_names_say_what_ran() -> None:
     with pytest.raises(ValueError, match=r"^PGD has stop without best; .*: set best=True\.$"):
         PGD(stop=True, best=False)
-    assert [PGD().name, PGD(steps=5, restarts=3).name] == ["pgd-20", "pgd-5x3"]
+    assert [PGD().name, PGD(steps=5, restarts=3).name, PGD(targets=9).name, PGD(momentum=1.0).name] == [
+        "pgd-20",
+        "pgd-5x3",
+        "pgd-t9-20",
+        "mi-pgd-20",
+    ]

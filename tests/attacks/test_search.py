@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustree.attacks import APGD, FAB, PGD, ImageNoise, Search, Square, Threat
-from robustree.attacks.search import State
+from robustree.attacks import APGD, CW, FAB, PGD, ImageNoise, Patch, Search, Square, Threat
+from robustree.attacks.search import HOST_LOOKS, State, _Loop
 from robustree.objectives import CrossEntropy, DifferenceOfLogitsRatio, EmbeddingShift, Margin
 
 CPU = torch.device("cpu")
@@ -234,6 +234,39 @@ def test_starts_replace_the_first_beginning_only(make_network: Callable[..., Any
         assert torch.equal(mine.seen[run], plain.seen[run]) and not torch.equal(mine.seen[run], starts)
 
 
+def test_starts_outside_the_threat_and_for_attacks_that_choose_their_own_are_refused(
+    make_network: Callable[..., Any],
+) -> None:
+    network = make_network(3)
+    objective, inside = Margin(network.cut, network.leaves), network.images.clone()
+    for starts in (network.images + 0.05, network.images[:2], torch.full_like(inside, math.nan)):
+        with pytest.raises(
+            ValueError, match=r"^the starts \(shape .*\) are no points of the threat .*: project them fi"
+        ):
+            PGD()(network, network.images, objective, THREAT, generator=fresh(), starts=starts)
+    for attack in (CW(), Patch()):
+        with pytest.raises(ValueError, match=r"was given starts; it chooses its own points: leave them out\.$"):
+            attack(network, network.images, objective, THREAT, generator=fresh(), starts=inside)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_looking_rarely_at_who_is_decided_changes_nothing(
+    attack: Search, make_network: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator: images stay in the batch for some steps after they were decided or have ended."""
+    network = make_network(10, classes=5, gain=4.0)
+    objective = Margin(network.cut, network.leaves)
+    made = [attack(network, network.images, objective, THREAT, generator=fresh(), batch_size=4)]
+
+    def rarely(loop: _Loop) -> Any:
+        left = loop.rule.evaluations - max(looked for _, _, looked in loop.places)
+        return iter(range(min(left, HOST_LOOKS)))
+
+    monkeypatch.setattr(_Loop, "_undisturbed", rarely)
+    made.append(attack(network, network.images, objective, THREAT, generator=fresh(), batch_size=4))
+    assert torch.equal(*made)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", [CrossEntropy, Margin, DifferenceOfLogitsRatio])
 def test_levels_of_few_classes_have_fewer_targets(kind: Any, classes: int, make_network: Callable[..., Any]) -> None:
@@ -296,5 +329,7 @@ def test_impossible_settings_are_refused(make_network: Callable[..., Any]) -> No
 
 def test_an_objective_about_no_class_cannot_be_aimed(make_network: Callable[..., Any]) -> None:
     images = torch.rand(2, 3, 4, 4, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"^pgd-20 aims at wrong classes, and EmbeddingShift is about none: set targ"):
+    with pytest.raises(
+        ValueError, match=r"^pgd-t3-20 aims at wrong classes, and EmbeddingShift is about none: set targ"
+    ):
         PGD(targets=3)(lambda x: x, images, EmbeddingShift(images.flatten(1)), Threat(eps=0.1), generator=fresh())

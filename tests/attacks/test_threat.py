@@ -168,6 +168,13 @@ def test_an_infinite_eps_is_refused_without_a_box_too() -> None:
         Threat(eps=math.inf, **FREE)
 
 
+@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (0.5, 0.5), (math.nan, 1.0)])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_empty_box_is_refused(low: float, high: float, norm: str) -> None:
+    with pytest.raises(ValueError, match=r"^the box is \[.*\]; low must be below high: change one of them\.$"):
+        Threat(eps=0.1, norm=norm, low=low, high=high)
+
+
 def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^norm is 'l1'; linf and l2 are supported: choose one\.$"):
         Threat(eps=0.1, norm="l1")  # type: ignore[arg-type]

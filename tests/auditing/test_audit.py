@@ -220,6 +220,11 @@ def test_plans_that_make_no_sense(two_trees: Forest) -> None:
         replace(PLAN, all_levels=PGD(best=False))
     with pytest.raises(ValueError, match=r"the attacks are pgd-20-margin, pgd-20-margin; name none twice\."):
         replace(PLAN, attacks=(LevelAttack(PGD()), LevelAttack(PGD(step_size=0.5))))
+    for size in (0, -3):
+        with pytest.raises(ValueError, match=rf"^batch_size is {size}; it counts from 1: give a positive number\.$"):
+            replace(PLAN, batch_size=size)
+    with pytest.raises(ValueError, match=r"^attacks and all_levels have pgd-3-cross_entropy with different settings"):
+        replace(PLAN, all_levels=PGD(steps=3, step_size=0.5))
     for attack, loss in ((AutoAttack(), "margin"), (PGD(), None)):
         with pytest.raises(ValueError, match=r"cascades have none, all others need one\."):
             LevelAttack(attack, loss)  # type: ignore[arg-type]

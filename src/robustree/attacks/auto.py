@@ -13,14 +13,12 @@ from robustree.attacks.apgd import APGD
 from robustree.attacks.expectation import averaged
 from robustree.attacks.fab import FAB
 from robustree.attacks.noise import ImageNoise
-from robustree.attacks.search import Aimable, Search
+from robustree.attacks.search import Aimable, Search, achieved
 from robustree.attacks.square import Square
 from robustree.attacks.threat import Threat
 
 Version = Literal["fast", "standard", "rand"]
 Loss = Literal["cross_entropy", "margin", "ratio"]
-
-
 PATIENCE = 20
 """FAB's runs end after so many moves without a closer point: half the time, and the same images fall
 (benchmarks/attacks.md)."""
@@ -116,7 +114,15 @@ class AutoAttack:
         generator: torch.Generator | ImageNoise,
         batch_size: int | None = None,
     ) -> Broken:
-        """The adversarial images, and which stage broke which."""
+        """The adversarial images, and which stage broke which.
+
+        Raises:
+            ValueError: the objective is about no decision or, but for `rand`, about a level of one node.
+        """
+        if not hasattr(objective, "under"):
+            raise ValueError(
+                f"{self.name} attacks a decision, and {type(objective).__name__} is about none: choose another attack."
+            )
         images = images.detach()
         if self.version == "rand":
             f, objective = averaged(f, objective, self.samples)  # type: ignore[assignment]
@@ -124,7 +130,7 @@ class AutoAttack:
         if isinstance(generator, torch.Generator):
             noise = ImageNoise.drawn(generator, len(images), images.device)
         made, stage = images.clone(), torch.full((len(images),), -1, device=images.device)
-        stage[_achieved(f, images, objective, batch_size)] = 0
+        stage[achieved(f, images, objective, batch_size)] = 0
         for number, (_, attack, loss) in enumerate(self.stages, start=1):
             left = (stage == -1).nonzero()[:, 0]
             if len(left) == 0:
@@ -132,16 +138,9 @@ class AutoAttack:
             aim = objective.take(left).under(loss)
             own = noise.take(left).fork(number)  # type: ignore[union-attr]
             found = attack(f, images[left], aim, threat, generator=own, batch_size=batch_size)
-            broken = left[_achieved(f, found, objective.take(left), batch_size)]
+            broken = left[achieved(f, found, objective.take(left), batch_size)]
             stage[broken] = number
             if number == 1:
                 made[left] = found
             made[stage == number] = found[stage[left] == number]
         return Broken(made, stage)
-
-
-@torch.no_grad()
-def _achieved(f: Callable[[Tensor], Any], images: Tensor, objective: Decision, batch_size: int | None) -> Tensor:
-    """(B,) whether the decision about each image is what the attacker wants."""
-    parts = torch.arange(len(images), device=images.device).split(batch_size or max(1, len(images)))
-    return torch.cat([objective.take(part).achieved(f(images[part])) for part in parts])

@@ -51,13 +51,14 @@ class CW(Search):
     step_size: float = 0.25
 
     strays: ClassVar[bool] = True
+    startable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.search_steps < 1 or self.confidence < 0:
+        if self.steps < 1 or self.search_steps < 1 or not 0 <= self.confidence < math.inf:
             raise ValueError(
                 f"CW has steps {self.steps}, search_steps {self.search_steps}, confidence {self.confidence}: the first "
-                "two start at 1 and confidence at 0."
+                "two start at 1, confidence at 0, and all are finite."
             )
         if not all(0 < size < math.inf for size in (self.lr, self.constant, self.step_size)):
             raise ValueError(

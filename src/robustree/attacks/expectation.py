@@ -76,9 +76,18 @@ class MeanObjective:
 
     def rivals(self, outputs: Sequence[Any], count: int) -> Tensor:
         """The classes (B, <= count) that the outputs name, by Borda's count: a first place among k is worth k points,
-        a last place 1."""
+        a last place 1.
+
+        Raises:
+            ValueError: the objective is about several levels at once.
+        """
         lists = [self.objective.rivals(output, count) for output in outputs]
         named = torch.cat(lists, 1)
+        if named.ndim > 2:
+            raise ValueError(
+                f"the mean over several outputs was to be aimed at {named.shape[2]} levels at once; it can be aimed at "
+                "one: attack one level, or set targets=0."
+            )
         if named.numel() == 0:
             return lists[0]
         length = lists[0].shape[1]

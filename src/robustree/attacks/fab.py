@@ -33,7 +33,8 @@ class FAB(Search):
 
     `steps` moves a run; the first restart begins at the clean image, others within half the threat. The authors look
     at each point that was drawn back and linearise there, and so does `look_back`. Without, the plane at the point
-    before serves: the distances found are the same within 2 % (median), for half the forwards and gradients.
+    before serves: the distances found are the same within 2 % (median), for half of the authors' forwards and as many
+    gradients.
     `patience`: a run ends after so many moves that brought its nearest adversarial point, which still lies outside the
     threat, no closer by 1 %; None for the authors' fixed number."""
 

@@ -1,8 +1,8 @@
 """Random numbers that belong to an image, not to its place in a batch.
 
 torch's generators hand out one stream: what an image receives depends on who else is in the batch. Here every number
-is a hash of (the image's seed, a counter, its position), so an attack gives the same result for any batch size, order
-or resume point, on any device."""
+is a hash of (the image's seed, a counter, its position): the same for any batch size, order or resume point, and, but
+for the rounding of normal numbers, on any device."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ class ImageNoise:
         numbers."""
         keys = _mix(_mix(self.seeds) + torch.as_tensor(counter, device=self.seeds.device) * _signed(_GOLDEN))
         place = torch.arange(math.prod(shape), device=self.seeds.device) * _signed(_GOLDEN)
-        bits = 53 if dtype == torch.float64 else 24  # more than the mantissa holds would round up to 1
-        return (_shifted(_mix(keys[:, None] + place), 64 - bits).to(dtype) * 2.0**-bits).view(len(keys), *shape)
+        bits = 1 - round(math.log2(torch.finfo(dtype).eps))  # more than the mantissa holds would round up to 1
+        whole = _shifted(_mix(keys[:, None] + place), 64 - bits).to(torch.promote_types(dtype, torch.float32))
+        return (whole * 2.0**-bits).to(dtype).view(len(keys), *shape)
 
     def normal(self, counter: Tensor | int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Standard normal numbers (B, *shape), by Box and Muller's transform."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,8 @@ class Patch(Search):
     area: float = 0.03
     steps: int = 100
     step_size: float = 0.05
+
+    startable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,15 +30,17 @@ class PGD(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or not self.step_size > 0 or self.momentum < 0:
+        if self.steps < 1 or not 0 < self.step_size < math.inf or not 0 <= self.momentum < math.inf:
             raise ValueError(
                 f"PGD has steps {self.steps}, step_size {self.step_size}, momentum {self.momentum}: steps start at 1, "
-                "step_size (in units of eps) is positive and momentum at least 0."
+                "step_size (in units of eps) is positive, momentum at least 0, and both are finite."
             )
 
     @property
     def name(self) -> str:
-        return f"{'mi-' if self.momentum else ''}pgd-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
+        aimed = f"-t{self.targets}" if self.targets else ""
+        restarted = f"x{self.restarts}" if self.restarts > 1 else ""
+        return f"{'mi-' if self.momentum else ''}pgd{aimed}-{self.steps}{restarted}"
 
     @property
     def evaluations(self) -> int:
@@ -69,10 +72,13 @@ class PGD(Search):
         This is the training attack: every input takes `steps` steps together, from random starts.
 
         Raises:
-            ValueError: the attack has momentum, which this ascent does not take.
+            ValueError: the attack has momentum, restarts, targets or stop, none of which this ascent takes.
         """
-        if self.momentum:
-            raise ValueError(f"momentum is {self.momentum:g}; the training attack has none: set momentum=0.")
+        if self.momentum or self.restarts > 1 or self.targets or self.stop:
+            raise ValueError(
+                f"{self.name} has momentum {self.momentum:g}, restarts {self.restarts}, targets {self.targets}, stop "
+                f"{self.stop}; the training attack is one plain ascent: leave all four as they are by default."
+            )
         centres = [x.detach() for x in inputs]
         moving = [
             threat.random_start(x, ImageNoise.drawn(generator, len(x), x.device), 0) if self.random_start else x.clone()

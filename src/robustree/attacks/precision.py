@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustree.attacks.noise import ImageNoise
-from robustree.attacks.search import Attack
+from robustree.attacks.search import Attack, achieved
 from robustree.attacks.threat import Threat
 
 
@@ -60,15 +60,9 @@ class LowPrecision:
         if isinstance(noise, torch.Generator):
             noise = ImageNoise.drawn(noise, len(images), images.device)
         made = self.attack(low, images, objective, threat, generator=noise, batch_size=batch_size)
-        again = (~_achieved(full, made, objective, batch_size)).nonzero()[:, 0]
+        again = (~achieved(full, made, objective, batch_size)).nonzero()[:, 0]
         if len(again):
             rest, own = objective.take(again), noise.take(again)
             better = self.attack(full, images[again], rest, threat, generator=own, batch_size=batch_size)
             made = made.index_copy(0, again, better)
         return made
-
-
-@torch.no_grad()
-def _achieved(f: Callable[[Tensor], Any], images: Tensor, objective: Any, batch_size: int | None) -> Tensor:
-    parts = torch.arange(len(images), device=images.device).split(batch_size or max(1, len(images)))
-    return torch.cat([objective.take(part).achieved(f(images[part])) for part in parts])

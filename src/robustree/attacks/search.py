@@ -1,8 +1,8 @@
 """The loop that every iterative attack shares; an attack itself is only a rule for where to look next.
 
 The loop evaluates the model, keeps the best image seen, lets decided images leave the batch and fills their places
-from the queue, across restarts and targets. No result depends on the batch size: random numbers belong to images
-(`noise`), and an image's rule sees nothing of its neighbours."""
+from the queue, across restarts and targets. No result depends on the batch size, as far as the model's own rounding
+does not: random numbers belong to images (`noise`), and an image's rule sees nothing of its neighbours."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Attack(Protocol):
     """The one contract: images (B, ...) inside `threat` that maximise `objective(f(images))`.
 
     `generator`: the source of the images' seeds, or the seeds themselves. `batch_size`: how many images the model sees
-    at once (all, if left out); it changes the speed, never the result."""
+    at once (all, if left out); it changes the speed, and the result only where the model rounds by it."""
 
     @property
     def name(self) -> str: ...
@@ -89,6 +89,8 @@ class Search(ABC):
     """Whether `advance` reads gradients; without, the model is only queried."""
     strays: ClassVar[bool] = False
     """Whether iterates may leave the threat; those that do are not kept."""
+    startable: ClassVar[bool] = True
+    """Whether the first point of a run may be any point of the threat (`starts`)."""
 
     def __post_init__(self) -> None:
         if self.restarts < 1 or self.targets < 0:
@@ -113,7 +115,7 @@ class Search(ABC):
     @property
     @abstractmethod
     def evaluations(self) -> int:
-        """How many points a run looks at."""
+        """How many points a run looks at, at most."""
 
     @abstractmethod
     def begin(self, images: Tensor, threat: Threat, noise: ImageNoise, run: Tensor) -> State:
@@ -123,7 +125,7 @@ class Search(ABC):
     def advance(self, state: State, values: Tensor, gradient: Tensor, achieved: Tensor, threat: Threat) -> State:
         """The next state, given the objective (B,), its gradient (B, ...) and whether it is achieved at `state["x"]`.
 
-        `gradient` is zero for rules without `gradients` and at the last evaluation of all."""
+        `gradient` is a single zero for rules without `gradients`; what follows a run's last point is not looked at."""
 
     def __call__(
         self,
@@ -139,11 +141,14 @@ class Search(ABC):
         """Adversarial images (B, ...) inside the threat; `starts` (B, ...) replaces the first run's beginning.
 
         Raises:
-            ValueError: `targets` > 0 and the objective has no rivals to aim at.
+            ValueError: `targets` > 0 and the objective has no rivals to aim at, `batch_size` is below 1, or `starts`
+                leave the threat or are given to an attack that chooses its own.
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it starts at 1.")
         images = images.detach()
+        if starts is not None:
+            self._check(starts, images, threat)
         noise = generator
         if isinstance(generator, torch.Generator):
             noise = ImageNoise.drawn(generator, len(images), images.device)
@@ -164,6 +169,15 @@ class Search(ABC):
                 runs *= goal.count
         _Loop(self, f, images, threat, noise, starts, goal, runs, size, kept).go()  # type: ignore[arg-type]
         return kept.images
+
+    def _check(self, starts: Tensor, images: Tensor, threat: Threat) -> None:
+        if not self.startable:
+            raise ValueError(f"{self.name} was given starts; it chooses its own points: leave them out.")
+        if starts.shape != images.shape or not bool(threat.contains(starts, images).all()):
+            raise ValueError(
+                f"the starts (shape {tuple(starts.shape)}) are no points of the threat around images of shape "
+                f"{tuple(images.shape)}: project them first."
+            )
 
     @torch.no_grad()
     def _look(self, f: Callable[[Tensor], Any], images: Tensor, objective: Any, index: Tensor, kept: _Kept) -> Tensor:
@@ -277,7 +291,7 @@ class _Loop:
         return iter(range(min(until_end, 1 if self.images.device.type == "cpu" else HOST_LOOKS)))
 
     def _step(self) -> None:
-        x = self.state["x"]
+        x = self.state["x"].detach()  # it may be the same tensor as `centre`, which needs no gradient
         last = self.rule.best and all(looked == self.rule.evaluations - 1 for _, _, looked in self.places)
         needed = self.rule.gradients and not last
         with torch.set_grad_enabled(needed):
@@ -318,3 +332,10 @@ class _Loop:
         self.state = {k: v[stay] for k, v in self.state.items()} if self.places else {}
         if self.places:
             self._seat()
+
+
+@torch.no_grad()
+def achieved(f: Callable[[Tensor], Any], images: Tensor, objective: Any, batch_size: int | None) -> Tensor:
+    """(B,) whether the decision about each image is what the attacker wants."""
+    parts = torch.arange(len(images), device=images.device).split(batch_size or max(1, len(images)))
+    return torch.cat([objective.take(part).achieved(f(images[part])) for part in parts])

@@ -23,7 +23,7 @@ class Threat:
     Pixels are in [0, 1], so eps is written 4/255. For inputs without a box (text features) use low=-inf, high=inf.
 
     Raises:
-        ValueError: eps is outside (0, high - low] (linf) or (0, inf) (l2), or the norm is unknown.
+        ValueError: the box is empty, eps is outside (0, high - low] (linf) or (0, inf) (l2), or the norm is unknown.
     """
 
     eps: float
@@ -34,6 +34,8 @@ class Threat:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise ValueError(f"norm is {self.norm!r}; linf and l2 are supported: choose one.")
+        if not self.low < self.high:
+            raise ValueError(f"the box is [{self.low:g}, {self.high:g}]; low must be below high: change one of them.")
         if not 0 < self.eps < math.inf or (self.norm == "linf" and self.eps > self.high - self.low):
             raise ValueError(f"eps is {self.eps:g}; pixels are in [0, 1], so write 4/255, not 4.")
 

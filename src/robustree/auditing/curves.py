@@ -18,7 +18,7 @@ from robustree.auditing.curve_file import FILE, FORMAT, Fell, level_curves, read
 from robustree.auditing.plan import Plan, Run, described
 from robustree.checkpoint import device_of, weights_digest, write_whole
 from robustree.data.catalog import AuditImages
-from robustree.objectives import Margin, Readout, level_scores
+from robustree.objectives import Margin, Readout, level_scores, targets
 from robustree.taxonomy import Cut, Forest
 from robustree.tree_model import Scores, TreeModel
 
@@ -52,7 +52,7 @@ class _Case:
         Raises:
             ValueError: scores are not finite.
         """
-        truth = torch.tensor(self.cut.of_leaf, device=self.leaves.device)[self.leaves[index]]
+        truth = targets(self.cut, self.leaves[index])
         with torch.no_grad():
             parts = [self.model(part) for part in images.split(self.plan.batch_size)]
         if not all(bool(scores.nodes.isfinite().all()) for scores in parts):
@@ -61,7 +61,7 @@ class _Case:
                 "curves are kept: check its weights."
             )
         decided = [level_scores(scores, self.cut, self.readout).argmax(1) for scores in parts]
-        return torch.cat(decided) != truth if parts else torch.zeros_like(index, dtype=torch.bool)
+        return torch.cat(decided) != truth
 
     def attacked(self, attack: PGD, threat: Threat, index: Tensor, goal: Objective, starts: Tensor | None) -> Tensor:
         return attack(

@@ -51,11 +51,13 @@ class Plan:
     Each of `attacks` (none: clean images only) aims at every level's decision in turn, for each of `readouts`.
     `all_levels` is the attack on the mean cross-entropy of all levels, None for no such run. With `stop`, an image
     leaves an attack once the attacked decision has changed: several times faster, the same robust accuracy, but
-    transfer to other levels is then that of a barely sufficient attack (cascades always stop). `batch_size` is how many
-    images the model sees at once; no row depends on it.
+    transfer to other levels is then that of a barely sufficient attack (cascades always stop, and attacks around an
+    attack are left as they are). `batch_size` is how many images the model sees at once; rows depend on it only where
+    the model's rounding does.
 
     Raises:
-        ValueError: two attacks of one name, an unknown readout, or an attack that returns its last iterate.
+        ValueError: two attacks of one name, an unknown readout, an attack that returns its last iterate, or a
+            `batch_size` below 1.
     """
 
     threat: Threat
@@ -70,11 +72,20 @@ class Plan:
         names = [attack.name for attack in self.attacks]
         if len(set(names)) < len(names):
             raise ValueError(f"the attacks are {', '.join(names)}; name none twice.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it counts from 1: give a positive number.")
         for readout in self.readouts:
             if readout not in READOUTS:
                 raise ValueError(f"readout is {readout!r}; {', '.join(READOUTS)} are the readouts: choose among them.")
         if self.all_levels and not self.all_levels.best:
             raise ValueError(f"{self.all_levels.name} returns its last iterate; audits need the best: set best=True.")
+        if self.all_levels:
+            everything = LevelAttack(self.all_levels, "cross_entropy")
+            if any(attack.name == everything.name and attack != everything for attack in self.attacks):
+                raise ValueError(
+                    f"attacks and all_levels have {everything.name} with different settings, and rows go by the name: "
+                    "give both the same."
+                )
 
     def runs(self, forest: Forest) -> Iterator[Run]:
         """Every pass over the images; the clean one comes first."""

@@ -57,7 +57,7 @@ AttackName = Literal[
 
 
 def level_attack(name: AttackName, pgd: PGD) -> LevelAttack:
-    """The attack of that name, with the settings that its authors use; `pgd` as given."""
+    """The attack of that name with its class's defaults, aimed at 9 wrong classes where it is aimed; `pgd` as given."""
     apgd, aimed = APGD(), APGD(targets=9)
     attacks: dict[AttackName, LevelAttack] = {
         "pgd": LevelAttack(pgd, "margin"),
