@@ -12,7 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustree.checkpoint import MARKER, complete_files, load_checkpoint, save_checkpoint, write_whole
+from robustree.checkpoint import (
+    MARKER,
+    UNFINISHED,
+    complete_files,
+    load_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+    write_whole,
+)
 from robustree.geometry import Euclidean, Poincare, Space, Sphere
 from robustree.models import VisionLanguageModel, load
 from robustree.taxonomy import Forest
@@ -198,6 +206,45 @@ def test_damaged_weights_are_refused(saved: Path, name: str) -> None:
     for part in (weights[:-10], weights[:20], b""):
         (saved / name).write_bytes(part)
         assert str(saved) in _refusal(saved)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "head.safetensors", "config.json", "tokenizer.json"])
+def test_a_file_that_is_not_the_one_that_was_written_is_refused_by_name(saved: Path, name: str) -> None:
+    """One bit is enough; what the record does not name may be there."""
+    (saved / "notes.txt").write_text("mine")
+    load_checkpoint(saved)
+    content = (saved / name).read_bytes()
+    (saved / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    assert _refusal(saved) == (
+        f"'{saved / name}' is not the file that was written (its sha256 differs): it was damaged or replaced; "
+        "restore it or harden again."
+    )
+
+
+def test_weights_of_another_checkpoint_are_refused(saved: Path, hardened: Callable[..., Any], tmp_path: Path) -> None:
+    model, tree_model = hardened(Poincare(curvature=0.5))
+    with torch.no_grad():
+        next(model.image_encoder.parameters()).mul_(1.5)
+    save_checkpoint(tmp_path / "other", model, tree_model, template=TEMPLATE, record={"steps": 3})
+    (saved / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    assert "model.safetensors' is not the file that was written" in _refusal(saved)
+
+
+def test_a_checkpoint_from_before_files_were_hashed_is_read(saved: Path) -> None:
+    content = json.loads((saved / MARKER).read_text())
+    written = {path.name for path in saved.iterdir()} - {MARKER}
+    assert set(content.pop("files")) == written
+    (saved / MARKER).write_text(json.dumps(content))
+    load_checkpoint(saved)
+
+
+def test_leftovers_are_those_of_the_named_files(tmp_path: Path) -> None:
+    for name in (".a.json-1", ".a.json-22", ".b.json-1", "a.json"):
+        (tmp_path / name).write_text("")
+    (tmp_path / f".{UNFINISHED}-x").mkdir()
+    (tmp_path / f".{UNFINISHED}-x" / "model").write_text("")
+    remove_leftovers(tmp_path, ("a.json", UNFINISHED))
+    assert {path.name for path in tmp_path.iterdir()} == {".b.json-1", "a.json"}
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

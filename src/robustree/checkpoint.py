@@ -2,7 +2,7 @@
 
     config.json, model.safetensors, tokenizer files    `CLIPModel.from_pretrained(directory)` reads these
     head.safetensors                                   image_norm and the pretrained text projection W_0
-    robustree.json                                     forest, head, template, recipe, format version
+    robustree.json                                     forest, head, template, recipe, format, sha256 of the other files
 
 `robustree.json` is written last: a directory that has it is complete.
 """
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from robustree.geometry import Euclidean, Poincare, Space, Sphere
 from robustree.models import VisionLanguageModel, load
@@ -32,6 +32,7 @@ from robustree.tree_model import Depths, Head, TreeModel, fill
 
 FORMAT = 1
 MARKER = "robustree.json"
+UNFINISHED = "writing"
 _SPACES: dict[str, type[Space]] = {space.name: space for space in (Poincare, Euclidean, Sphere)}
 
 
@@ -64,6 +65,7 @@ def save_checkpoint(
             },
             "forest": forest_to_json(tree_model.forest),
             "record": record,
+            "files": {file.name: file_digest(file) for file in sorted(fresh.iterdir())},
         }
         (fresh / MARKER).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -72,7 +74,8 @@ def load_checkpoint(directory: Path, *, forest: Forest | None = None) -> Checkpo
     """Read a hardened model over its own forest, or over another `forest` (new prompts are encoded).
 
     Raises:
-        ValueError: the directory is no checkpoint of this library, is incomplete, or has another format version.
+        ValueError: the directory is no checkpoint of this library, is incomplete, has another format version, or a file
+            in it is not the one that was written.
     """
     path = directory / MARKER
     if not path.is_file():
@@ -91,8 +94,10 @@ def load_checkpoint(directory: Path, *, forest: Forest | None = None) -> Checkpo
             depths=Depths(**content["head"]["depths"]),
         )
         own = forest_from_json(content["forest"])
+        written = dict(content.get("files", {}))  # checkpoints from before files were hashed have none
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}): restore it or harden again.") from error
+    _check_files(directory, written)
     model = load(str(directory))
     projection = nn.Linear(
         model.text_projection.in_features,
@@ -121,6 +126,24 @@ def load_checkpoint(directory: Path, *, forest: Forest | None = None) -> Checkpo
     return Checkpoint(model=model, tree_model=tree_model, template=template, record=record)
 
 
+def _check_files(directory: Path, written: Mapping[str, str]) -> None:
+    for name, digest in written.items():
+        path = directory / name
+        if not path.is_file():
+            raise ValueError(f"{str(path)!r} is missing: restore it or harden again.")
+        if file_digest(path) != digest:
+            raise ValueError(
+                f"{str(path)!r} is not the file that was written (its sha256 differs): it was damaged or replaced; "
+                "restore it or harden again."
+            )
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def complete_files(directory: Path, *, marker: str) -> Iterator[Path]:
     """A temporary directory whose files move into `directory` when the block ends well, and vanish otherwise.
@@ -128,7 +151,7 @@ def complete_files(directory: Path, *, marker: str) -> Iterator[Path]:
     The file named `marker` leaves first and arrives last: where it stands, all the others are whole and belong to it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
+    fresh = Path(tempfile.mkdtemp(prefix=f".{UNFINISHED}-", dir=directory))
     try:
         yield fresh
         files = sorted(fresh.iterdir(), key=lambda file: file.name == marker)
@@ -162,6 +185,18 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise
 
 
+def remove_leftovers(directory: Path, names: Sequence[str]) -> None:
+    """Delete what killed writers of these files left half-written (`UNFINISHED`: of `complete_files`).
+
+    Call it only where nobody else can be writing them: under a lock."""
+    for name in names:
+        for leftover in directory.glob(f".{name}-*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
 def device_of(model: torch.nn.Module) -> torch.device:
     """Where a module's weights are."""
     return next(model.parameters()).device
@@ -169,8 +204,13 @@ def device_of(model: torch.nn.Module) -> torch.device:
 
 def weights_digest(model: TreeModel) -> str:
     """The sha256 (hex) of what decides a model's scores: its weights, node texts and head."""
-    digest = hashlib.sha256(repr(model.head).encode())
-    for name, tensor in sorted({**model.state_dict(), "text_features": model.text_features}.items()):
+    return tensors_digest({**model.state_dict(), "text_features": model.text_features}, about=repr(model.head))
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], *, about: str) -> str:
+    """The sha256 (hex) of a text and of named tensors."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

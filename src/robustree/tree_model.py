@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from robustree.models.encoder import VisionLanguageModel
 from robustree.taxonomy import Cut, Forest
 
 TEMPLATE = "This is a photo of a {}"
+Precision = Literal["fp32", "bf16"]
+"""In what the encoders' matrix products are computed; pixels, weights, geometry and losses are fp32 in both."""
 
 
 class Scores(NamedTuple):
@@ -116,6 +119,7 @@ class TreeModel(nn.Module):
     image_norm: Tensor
     pretrained_norm: Tensor
     radii: Tensor
+    precision: Precision = "fp32"
 
     def __init__(
         self,
@@ -156,7 +160,9 @@ class TreeModel(nn.Module):
         return Scores(points, prototypes, -self.head.scale * self.head.space.pairwise_distance(points, prototypes))
 
     def image_points(self, images: Tensor) -> Tensor:
-        embeddings = self.image_encoder(images).float()
+        with self._encoding(images):
+            embeddings = self.image_encoder(images)
+        embeddings = embeddings.float()
         if isinstance(self.head.space, Sphere):
             return embeddings  # un-normalised, as FARE compares them; the sphere looks at directions only
         return bound_norm(embeddings * (self.head.depths.image / self.image_norm), self.head.depths.limit)
@@ -166,7 +172,13 @@ class TreeModel(nn.Module):
         features = self.text_features
         if text_shift is not None:
             features = features + text_shift * features.norm(dim=1, keepdim=True)
-        return self.text_projection(features).float() * (self.radii / self.pretrained_norm)[:, None]
+        with self._encoding(features):
+            embeddings = self.text_projection(features)
+        return embeddings.float() * (self.radii / self.pretrained_norm)[:, None]
+
+    def _encoding(self, inputs: Tensor) -> AbstractContextManager[object]:
+        # Around the encoders alone: what is outside of autocast cannot become bfloat16.
+        return torch.autocast(inputs.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def text_shift(self) -> Tensor:
         """A zero perturbation of the node texts (N, H), for attacks that move texts too."""

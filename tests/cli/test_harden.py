@@ -6,13 +6,17 @@ import errno
 import json
 import os
 import signal
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from robustree.lock import sole_writer
 from robustree.training import loop
 from tests.cli.conftest import Run
 
@@ -47,7 +51,8 @@ def test_options_reach_the_recipe(run: Run, hardening: list[object], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGUSR1, 138, "terminated")],
 )
 def test_an_interrupted_run_resumes_exactly(
     run: Run,
@@ -66,6 +71,7 @@ def test_an_interrupted_run_resumes_exactly(
         calls.append(1)
         if len(calls) == 2:
             os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # launchers pass on what the process has received from the terminal already
         return original(*arguments)
 
     monkeypatch.setattr(loop, "training_step", step)
@@ -112,18 +118,136 @@ def test_a_loss_that_is_not_finite_ends_with_1(
     assert not (tmp_path / "run" / "robustree.json").exists()
 
 
-def test_a_full_disk_says_what_is_kept(
+def test_another_ctrl_c_later_ends_at_once(
     run: Run, hardening: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def step(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second Ctrl-C did not end the step")
 
-    monkeypatch.setattr(loop, "save_state", full)
+    monkeypatch.setattr("robustree.cli.endings.ECHO", 0.01)
+    monkeypatch.setattr(loop, "training_step", step)
     ran = run("harden", "tecoa", *hardening)
+    assert (ran.code, os.listdir(tmp_path / "run")) == (130, [])
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+QUOTA = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+IN_WORDS = SafetensorError(f"Error while serializing: I/O error: {os.strerror(errno.ENOSPC)} (os error 28)")
+
+
+@pytest.mark.parametrize("name", [".log.csv-", ".state.safetensors-", ".writing-", "model.safetensors", "fsync"])
+@pytest.mark.parametrize("error", [FULL, QUOTA, IN_WORDS], ids=["full", "quota", "words"])
+def test_a_full_disk_says_what_is_kept_and_the_same_command_goes_on(
+    run: Run, hardening: list[object], tmp_path: Path, name: str, error: Exception
+) -> None:
+    words = ["harden", "tecoa", *hardening, "--steps", 2, "--save-every", 1]
+    mkstemp, mkdtemp, calls = tempfile.mkstemp, tempfile.mkdtemp, []
+
+    def refuse(original: Any) -> Any:
+        def make(*arguments: Any, **named: Any) -> Any:
+            calls.append(named["prefix"])
+            if named["prefix"] == name and (len(calls) > 2 or name == ".writing-"):  # not the first save
+                raise error
+            return original(*arguments, **named)
+
+        return make
+
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", refuse(mkstemp))
+        patch.setattr(tempfile, "mkdtemp", refuse(mkdtemp))
+        if name == "model.safetensors":
+            patch.setattr("transformers.modeling_utils.safe_save_file", full)
+        if name == "fsync":
+            patch.setattr(os, "fsync", full)
+        ran = run(*words)
     assert ran.code == 1
     assert ran.err.splitlines()[-1] == (
         "error: the disk is full; the last saved state, if there is one, stays in "
         f"{tmp_path / 'run'}; run the same command to go on."
+    )
+    assert not [file for file in os.listdir(tmp_path / "run") if file.startswith(".") or file == "robustree.json"]
+    assert run(*words).code == 0
+    whole = [tmp_path / "whole" if word == tmp_path / "run" else word for word in words]
+    assert run(*whole).code == 0
+    for file in ("model.safetensors", "log.csv"):
+        assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+@pytest.mark.filterwarnings("default::robustree.training.ChangedCourseWarning")
+def test_a_run_says_in_one_line_that_it_goes_on_from_an_older_state(
+    run: Run, hardening: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["harden", "tecoa", *hardening, "--save-every", 1]
+    original, calls = loop.training_step, []
+
+    def step(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "training_step", step)
+    assert run(*words).code == 143
+    state = tmp_path / "run" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1])
+    ran = run(*words)
+    assert ran.code == 0
+    said = [line for line in ran.err.splitlines() if line.startswith("warning: ")]
+    assert len(said) == 1
+    assert said[0].startswith(f"warning: '{state}' is damaged (")
+    assert said[0].endswith("): the run goes on from the state before it, of step 2.")
+
+
+def test_too_little_memory_ends_with_1(
+    run: Run, hardening: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(loop, "training_step", step)
+    ran = run("harden", "tecoa", *hardening, "--micro-batches", 4)
+    assert ran.code == 1
+    assert ran.err == (
+        "error: memory ran out at step 1 with micro-batches of 1 images: free some memory and go on, or begin again "
+        "with more micro_batches.\n"
+    )
+
+
+def test_a_second_run_in_the_same_directory_is_refused(run: Run, hardening: list[object], tmp_path: Path) -> None:
+    words = ["harden", "tecoa", *hardening, "--steps", 1]
+    with sole_writer(tmp_path / "run" / ".lock", doing="another run"):
+        ran = run(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"error: another run is writing into {str(tmp_path / 'run')!r}: wait for it, or choose another directory.\n"
+    )
+    assert run(*words).code == 0
+
+
+def test_bf16_reaches_the_recipe(run: Run, hardening: list[object], tmp_path: Path) -> None:
+    assert run("harden", "tecoa", *hardening, "--steps", 1, "--precision", "bf16").code == 0
+    recipe = json.loads((tmp_path / "run" / "robustree.json").read_text())["record"]["recipe"]
+    assert recipe["precision"] == "bf16"
+
+
+def test_a_checkpoint_that_was_damaged_is_refused_by_name(
+    run: Run, hardening: list[object], auditing: list[object], tmp_path: Path
+) -> None:
+    assert run("harden", "tecoa", *hardening, "--steps", 1).code == 0
+    weights = tmp_path / "run" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    ran = run("audit", tmp_path / "run", *auditing)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"error: {str(weights)!r} is not the file that was written (its sha256 differs): it was damaged or replaced; "
+        "restore it or harden again.\n"
     )
 
 

@@ -24,14 +24,15 @@ def worker() -> ModuleType:
 
 
 @pytest.fixture
-def in_other_processes() -> Callable[[str, Path], None]:
-    """(job, directory): run `worker.py` as a program, warnings being errors there too."""
+def in_other_processes() -> Callable[[str, Path], str]:
+    """(job, directory): run `worker.py` as a program, warnings being errors there too; what it printed."""
 
-    def run(job: str, directory: Path) -> None:
+    def run(job: str, directory: Path) -> str:
         command = [sys.executable, "-W", "error", str(_FILE), job, str(directory)]
         done = subprocess.run(
             command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run

@@ -175,7 +175,8 @@ def test_state_is_saved_at_every_interval_and_at_the_end(
 ) -> None:
     saved: list[int] = []
     monkeypatch.setattr(
-        "robustree.training.loop.save_state", lambda directory, model, optimiser, step, identity: saved.append(step)
+        "robustree.training.loop.save_state",
+        lambda directory, model, optimiser, reached, identity: saved.append(reached.step),
     )
     _run(worker, tmp_path, save_every=4)
     assert saved == [4, 8, 10]
@@ -202,19 +203,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights(
         assert _equal(_run(worker, tmp_path / "spoilt"), _run(worker, tmp_path / "whole"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Cornered(TeCoA):
-    """A finite loss whose gradient is not: the root at 0."""
-
-    def loss(self, context: Any, adversarial: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, terms = super().loss(context, adversarial)
-        return loss + (0 * adversarial[0].scores.nodes).sum().sqrt(), terms
-
-
 def test_a_gradient_that_is_not_finite_stops_the_run_too(worker: ModuleType, tmp_path: Path) -> None:
     model = worker.tree_model(Sphere())
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    recipe = replace(worker.RECIPE, method=_Cornered(), space=Sphere())
+    recipe = replace(worker.RECIPE, method=worker.Cornered(), space=Sphere())
     with pytest.raises(NonFiniteError, match=r"gradient norm \(nan\) was not finite at step 1;"):
         _run(worker, tmp_path, model=model, recipe=recipe)
     assert _equal(dict(model.state_dict()), start)

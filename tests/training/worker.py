@@ -1,4 +1,4 @@
-"""One tiny run, and a program that does it in other processes: `worker.py kill DIRECTORY`, `worker.py pair DIRECTORY`.
+"""One tiny run, and a program that does it in other processes: `worker.py JOB DIRECTORY` with a job from `JOBS`.
 
 Processes are forked after the imports, which take seconds, so that many of them can be killed in one test.
 """
@@ -6,21 +6,28 @@ Processes are forked after the imports, which take seconds, so that many of them
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustree.attacks import PGD, Threat
+from robustree.checkpoint import weights_digest
 from robustree.geometry import Poincare, Space, Sphere
 from robustree.methods import FARE, PMGAFT, Hierarchical, TeCoA
+from robustree.processes import LostProcessError
 from robustree.taxonomy import Forest, TreeSource, build_forest
-from robustree.training import NonFiniteError, Progress, Recipe, Runtime, train
+from robustree.training import NonFiniteError, Progress, Recipe, Runtime, loop, train
 from robustree.tree_model import Head, TreeModel
 
 LEAVES = ("dog", "cat", "owl", "pear", "fig")
@@ -46,6 +53,8 @@ METHODS = {
     "per_level": (Hierarchical(perturbation="per_level"), Poincare()),
 }
 KILLS = ("steps", "before_rename", "after_rename", "in_flush")
+RANDOM_KILLS = 24
+FLAT = replace(RECIPE, method=TeCoA(), space=Sphere(), micro_batches=1)
 
 
 class Encoder(nn.Module):
@@ -96,12 +105,27 @@ class Pictures:
         return images * torch.nan if len(self.seen) == self.spoil_at else images
 
 
-def _killed(job: Callable[[], None]) -> None:
-    """Do a job in a child process that must die of SIGKILL."""
+@dataclass(frozen=True, kw_only=True)
+class Cornered(TeCoA):
+    """A finite loss whose gradient is not: the root at 0."""
+
+    def loss(self, context: Any, adversarial: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = super().loss(context, adversarial)
+        return loss + (0 * adversarial[0].scores.nodes).sum().sqrt(), terms
+
+
+def _child(job: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         job()
+        sys.stdout.flush()
         os._exit(0)
+    return child
+
+
+def _killed(job: Callable[[], None]) -> None:
+    """Do a job in a child process that must die of SIGKILL."""
+    child = _child(job)
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         raise SystemExit(f"the child was to be killed, but ended with status {status}.")
@@ -148,23 +172,75 @@ def kill(directory: Path) -> None:
             _killed(job)
 
 
-def pair(directory: Path) -> None:
-    """Two processes that train together."""
+def random_kills(directory: Path) -> None:
+    """Runs that are killed after random times and started again, until they are done; disks are slow, so that kills
+    land in the middle of writing."""
+    dice, kills, rounds = random.Random(3), 0, 0
+    fsync, rename = os.fsync, os.replace
+
+    def late(call: Callable[..., None]) -> Callable[..., None]:
+        def delayed(*arguments: object) -> None:
+            time.sleep(dice.uniform(0, 0.005))
+            call(*arguments)
+            time.sleep(dice.uniform(0, 0.005))
+
+        return delayed
+
+    while kills < RANDOM_KILLS:
+        rounds += 1
+        folder = directory / f"round {rounds}"
+
+        def job(folder: Path = folder) -> None:
+            os.fsync, os.replace = late(fsync), late(rename)
+            train(tree_model(), RECIPE, Pictures(), directory=folder, save_every=2)
+
+        while True:
+            child = _child(job)
+            time.sleep(dice.uniform(0.0, 0.3) if kills < 2 * RANDOM_KILLS else 60)
+            os.kill(child, signal.SIGKILL)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if status == 0:
+                break
+            if status != -signal.SIGKILL:
+                raise SystemExit(f"the run ended by itself, with {status}.")
+            kills += 1
+    print(f"{kills} kills, {rounds} rounds")
+
+
+def together(member: Callable[[int], None], world: int = 2) -> list[int]:
+    """The exit codes of processes that each do the job of a member."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            signal.alarm(200)  # a process that waits for the other for ever ends with the test
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-            _member(directory, rank)
-            sys.stdout.flush()
-            os._exit(0)
-        children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+    def job(rank: int) -> None:
+        signal.alarm(200)  # a process that waits for the other for ever ends with the test
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        member(rank)
+
+    children = [_child(lambda rank=rank: job(rank)) for rank in range(world)]
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def pair(directory: Path) -> None:
+    """Two processes that train together, also from what one process has begun."""
+
+    def begin() -> None:
+        steps: list[int] = []
+        report = lambda progress: steps.append(progress.step)  # noqa: E731
+        train(
+            tree_model(Sphere()),
+            FLAT,
+            Pictures(),
+            directory=directory / "grown",
+            report=report,
+            stop=lambda: len(steps) == 3,
+        )
+
+    os.waitpid(_child(begin), 0)
+    codes = together(lambda rank: _member(directory, rank))
     if any(codes):
         raise SystemExit(f"the processes ended with {codes}.")
 
@@ -176,8 +252,19 @@ def _member(directory: Path, rank: int) -> None:
     found: dict[str, object] = {}
     for name, (method, space) in METHODS.items():
         recipe, model = replace(RECIPE, method=method, space=space, micro_batches=1, steps=4), tree_model(space)
-        train(model, recipe, Pictures(), directory=directory / name, runtime=runtime)
+        after: list[str] = []
+        report = lambda progress, model=model, after=after: after.append(weights_digest(model))  # noqa: E731
+        train(model, recipe, Pictures(), directory=directory / name, runtime=runtime, report=report)
         found[name] = model.state_dict()
+        found[f"{name} after each step"] = after
+    for name in ("grown", "short"):
+        model = tree_model(Sphere())
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            with _little_memory(from_call=3 if name == "short" and rank == 1 else 1000):
+                train(model, FLAT, Pictures(), directory=directory / name, runtime=runtime)
+        found[name] = model.state_dict()
+        found[f"{name} said"] = [str(warning.message) for warning in said]
     model, steps = tree_model(), []
     recipe = replace(RECIPE, micro_batches=1)
     train(
@@ -195,11 +282,57 @@ def _member(directory: Path, rank: int) -> None:
         train(tree_model(), recipe, spoilt, directory=directory / "spoilt", runtime=runtime)
     except NonFiniteError as error:
         found["spoilt"] = str(error)
+    try:
+        cornered = replace(FLAT, method=Cornered() if rank == 1 else TeCoA())
+        train(tree_model(Sphere()), cornered, Pictures(), directory=directory / "cornered", runtime=runtime)
+    except NonFiniteError as error:
+        found["cornered"] = str(error)
     torch.save(found, directory / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+@contextmanager
+def _little_memory(from_call: int) -> Iterator[None]:
+    """From a training step on, memory holds one image."""
+    original, calls = loop.training_step, []
+
+    def step(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) >= from_call and len(arguments[6]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(*arguments)
+
+    loop.training_step = step
+    try:
+        yield
+    finally:
+        loop.training_step = original
+
+
+def lost(directory: Path) -> None:
+    """Two processes, one of which is killed after its fifth step."""
+
+    def member(rank: int) -> None:
+        def report(progress: Progress) -> None:
+            if progress.step == 5 and rank == 1:
+                (directory / "killed").write_text(str(time.monotonic()))
+                _die()
+
+        try:
+            train(tree_model(Sphere()), FLAT, Pictures(), directory=directory / "run", save_every=2, report=report)
+        except LostProcessError as error:
+            seconds = time.monotonic() - float((directory / "killed").read_text())
+            (directory / "said").write_text(f"{seconds}\n{error}")
+            os._exit(1)
+
+    codes = together(member)
+    if codes != [1, -signal.SIGKILL]:
+        raise SystemExit(f"the processes ended with {codes}.")
+
+
+JOBS = {"kill": kill, "random_kills": random_kills, "pair": pair, "lost": lost}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # the first optimiser imports for a second
-    {"kill": kill, "pair": pair}[sys.argv[1]](Path(sys.argv[2]))
+    JOBS[sys.argv[1]](Path(sys.argv[2]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from robustree.attacks import AutoAttack, ImageNoise
 from robustree.auditing.plan import LevelAttack, Plan, Run, described, level_objective
-from robustree.auditing.rows import FOREST, Row, open_rows
+from robustree.auditing.rows import FOREST, Key, Row, open_rows
 from robustree.checkpoint import device_of, weights_digest, write_whole
 from robustree.data.catalog import AuditImages
 from robustree.objectives import Readout, level_scores
+from robustree.processes import Processes
 from robustree.taxonomy import Forest, forest_to_json
 from robustree.tree_model import Predictor, Scores, TreeModel
 
@@ -60,29 +62,59 @@ def audit(
     *,
     command: str,
     report: Callable[[Status], None] = lambda status: None,
+    processes: Processes | None = None,
 ) -> None:
     """Write `rows.jsonl`, `audit.json` and `forest.json` into `directory`; existing rows of the same audit are kept.
+
+    Several `processes` share the chunks that are missing; the first one writes all rows, in the order of one process.
 
     Raises:
         ValueError: a model has another forest or parameters that need gradients, the directory holds another audit or
             is written by another process, or a model's scores are not finite.
+        LostProcessError: another process of the audit ended.
     """
+    processes = processes or Processes()
     _check(subjects, forest)
-    runs = [(subject, run) for subject in subjects for run in plan.runs(forest)]
     size = plan.batch_size * CHUNK
     starts = range(0, len(images.ids), size)
-    done, total = 0, len(runs) * len(starts)
-    with open_rows(directory, _header(subjects, images, forest, plan, command)) as rows:
-        write_whole(directory / FOREST, json.dumps(forest_to_json(forest)))
-        for subject, run in runs:
-            for start in starts:
-                index = slice(start, start + size)
-                wanted = {(image, subject.name, subject.head, run.name, run.attacked) for image in images.ids[index]}
-                fresh = 0
-                if not wanted <= rows.known:
-                    fresh = rows.append(_chunk(subject, images, index, forest, plan, run))
-                done += 1
-                report(Status(done, total, fresh, f"{subject.name} ({subject.head}) {run.attacked or 'clean'}"))
+    jobs = [(s, run, slice(start, start + size)) for s in subjects for run in plan.runs(forest) for start in starts]
+
+    def made(number: int) -> list[Row]:
+        subject, run, index = jobs[number]
+        return _chunk(subject, images, index, forest, plan, run)
+
+    with ExitStack() as held:
+        rows, missing = None, []
+        if processes.is_first:
+            rows = held.enter_context(open_rows(directory, _header(subjects, images, forest, plan, command)))
+            write_whole(directory / FOREST, json.dumps(forest_to_json(forest)))
+            missing = [number for number, job in enumerate(jobs) if not _keys(images, *job) <= rows.known]
+        missing = processes.told(missing)
+        done = 0
+        for first in range(0, len(missing), processes.world):
+            shared = missing[first : first + processes.world]
+            own = made(shared[processes.rank]) if processes.rank < len(shared) else []
+            for number, found in zip(shared, processes.collected(own), strict=False):
+                if rows is not None:
+                    _tell(report, jobs, done, number)
+                    _tell(report, jobs, number, number + 1, rows.append(found))
+                    done = number + 1
+        if rows is not None:
+            _tell(report, jobs, done, len(jobs))
+
+
+Job = tuple[Subject, Run, slice]
+"""A chunk of rows: one pass of one model over some images."""
+
+
+def _keys(images: AuditImages, subject: Subject, run: Run, index: slice) -> set[Key]:
+    return {(image, subject.name, subject.head, run.name, run.attacked) for image in images.ids[index]}
+
+
+def _tell(report: Callable[[Status], None], jobs: Sequence[Job], start: int, stop: int, fresh: int = 0) -> None:
+    for number in range(start, stop):
+        subject, run, _ = jobs[number]
+        report(Status(number + 1, len(jobs), fresh, f"{subject.name} ({subject.head}) {run.attacked or 'clean'}"))
 
 
 def _check(subjects: Sequence[Subject], forest: Forest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from robustree.checkpoint import write_whole
+from robustree.checkpoint import remove_leftovers, write_whole
+from robustree.lock import sole_writer
 
 ROWS, HEADER, FOREST = "rows.jsonl", "audit.json", "forest.json"
 PROTOCOL = ("forest", "threat", "stop", "seed", "images", "labels")
@@ -47,18 +47,8 @@ def open_rows(directory: Path, header: Mapping[str, Any]) -> Iterator[RowFile]:
     Raises:
         ValueError: another process writes there, the folder holds another audit, or its files are damaged.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ROWS).open("a+b") as file:
-        try:
-            # The lock ends with the process, however that ends; the file is never replaced while it is held.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"another audit is writing into {str(directory)!r}: wait for it, or choose another directory."
-            ) from error
-        for name in (HEADER, FOREST):  # nobody else writes these while the lock is held
-            for leftover in directory.glob(f".{name}-*"):
-                leftover.unlink()
+    with sole_writer(directory / ROWS, doing="another audit") as file:
+        remove_leftovers(directory, (HEADER, FOREST))  # nobody else writes these while the lock is held
         file.seek(0)
         data = file.read()
         whole = data[: data.rfind(b"\n") + 1]

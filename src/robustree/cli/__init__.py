@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from robustree import __version__
-from robustree.cli.endings import DISK_FULL, Ended, Terminated, disk_is_full, interrupted, sentence
+from robustree.cli.endings import DISK_FULL, TERMINATING, Ended, Terminated, disk_is_full, interrupted, sentence
 
 COMMANDS = (
     ("quickstart", "audit, harden twice and compare: the built-in model and images"),
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
     0 done; 1 a run failed (loss not finite, disk full); 2 the input was refused, with one line that says why; 3 a check
-    of `audit --strict` failed or asks for a look; 130 and 143 stopped by Ctrl-C or SIGTERM.
+    of `audit --strict` failed or asks for a look; 130, 143 and 138 stopped by Ctrl-C, SIGTERM or SIGUSR1.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
@@ -70,7 +70,12 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    """Print the last words of a command. Of several processes the first speaks for all, the others only of errors."""
+    rank = int(os.environ.get("RANK", "0"))
+    if rank == 0:
+        print(message, file=sys.stderr)
+    elif code < 128:
+        print(f"process {rank}: {message}", file=sys.stderr)
     return code
 
 
@@ -91,16 +96,17 @@ def _print_help() -> None:
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C; inside a thread, where Python sets no handlers, nothing changes."""
+    """SIGTERM and SIGUSR1 unwind like Ctrl-C; inside a thread, where Python sets no handlers, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(number: int, frame: object) -> None:
-        raise Terminated
+        raise Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, terminate) for number in TERMINATING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

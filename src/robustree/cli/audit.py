@@ -19,7 +19,7 @@ from robustree.auditing.checks.battery import Progress, run_checks
 from robustree.auditing.curves import measure_curves
 from robustree.auditing.exhibits import make_exhibits
 from robustree.auditing.plan import LevelAttack, Plan
-from robustree.cli.endings import keeping
+from robustree.cli.endings import Ended, keeping, sentence
 from robustree.cli.loading import Loaded, Source, choose_device, choose_forest, data_set, open_over, sources
 from robustree.cli.options import AttackName, Device, PGDOptions, ThreatOptions, level_attack
 from robustree.cli.parsing import parse
@@ -27,6 +27,7 @@ from robustree.cli.progress import Bar
 from robustree.cli.report import show_report
 from robustree.data import AuditImages
 from robustree.objectives import Readout
+from robustree.processes import LostProcessError, joined_processes, process_number
 from robustree.taxonomy import Forest
 from robustree.tree_model import TEMPLATE
 
@@ -106,9 +107,13 @@ def run(arguments: Sequence[str]) -> int:
     data = data_set(options.data, forest)
     loaded = [opened(source) for source in named]
     images = data.audit(max(model.resolution for model in loaded)).subset(options.images)
-    console, subjects, folder = Console(stderr=True), subjects_of(loaded), options.output
     command = shlex.join(["robustree", "audit", *arguments])
+    subjects, folder = subjects_of(loaded), options.output
+    rank, _ = process_number()
+    console = Console(stderr=True, quiet=rank > 0)
     audit_with_bar(loaded, images, forest, plan, folder, console=console, title="audit", command=command)
+    if rank > 0:
+        return 0
     checks: list[Check] = []
     with keeping(f"all rows are in {folder}; run the same command to go on"):
         if options.curves:
@@ -152,10 +157,10 @@ def audit_with_bar(
     title: str,
     command: str,
 ) -> None:
-    """Write the rows behind a progress bar.
+    """Write the rows behind a progress bar, together with the other processes if a launcher has started several.
 
     Raises:
-        Ended: interrupted (130, 143), or the disk is full (1).
+        Ended: interrupted (130, 143, 138), the disk is full or a process of the audit was lost (1).
         ValueError: the directory holds another audit, or rows of a model with the same name and other weights.
     """
     subjects = subjects_of(loaded)
@@ -170,7 +175,11 @@ def audit_with_bar(
             completed += work
             bar.update(completed, images=status.images, work=work if status.images else 0, doing=status.doing)
 
-        audit(subjects, images, forest, plan, directory, command=command, report=report)
+        try:
+            with joined_processes() as processes:
+                audit(subjects, images, forest, plan, directory, command=command, report=report, processes=processes)
+        except LostProcessError as error:
+            raise Ended(f"error: {sentence(error)}; {kept}.", 1) from error
 
 
 def _works(subjects: Sequence[Subject], count: int, forest: Forest, plan: Plan) -> Iterator[float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +23,23 @@ class Ended(Exception):
         self.code = code
 
 
+TERMINATING = (signal.SIGTERM, signal.SIGUSR1)
+"""What asks a command to leave: SIGUSR1 is what many Slurm scripts send before their time is over."""
+ECHO = 1.0
+"""Seconds in which a second Ctrl-C is taken for the first."""
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, unwinding like Ctrl-C."""
+    """SIGTERM or SIGUSR1, unwinding like Ctrl-C."""
+
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__()
+        self.signal = number
 
 
 @dataclass
 class StopFlag:
-    """Whether a signal has asked for an orderly stop, and which (SIGINT or SIGTERM); called by the training loop."""
+    """Whether a signal has asked for an orderly stop, and which; called by the training loop."""
 
     signal: int = 0
 
@@ -41,14 +53,15 @@ def sentence(error: BaseException) -> str:
 
 
 def interrupted(stop: KeyboardInterrupt, kept: str) -> Ended:
-    """The ending after Ctrl-C (130) or SIGTERM (143); `kept` says what is on disk and how to go on."""
-    ended, number = ("terminated", signal.SIGTERM) if isinstance(stop, Terminated) else ("interrupted", signal.SIGINT)
+    """The ending after Ctrl-C (130), SIGTERM (143) or SIGUSR1 (138); `kept` says what is on disk and how to go on."""
+    ended, number = ("terminated", stop.signal) if isinstance(stop, Terminated) else ("interrupted", signal.SIGINT)
     return Ended(f"{ended}: {kept}.", 128 + number)
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Whether an error means "no space left on device"; safetensors says so in words only."""
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+    """Whether an error means "no space left on device" or "quota exceeded"; safetensors says so in words only."""
+    number, words = getattr(error, "errno", None), (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    return number in (errno.ENOSPC, errno.EDQUOT) or any(phrase in str(error) for phrase in words)
 
 
 @contextmanager
@@ -66,18 +79,24 @@ def keeping(kept: str) -> Iterator[None]:
 
 @contextmanager
 def orderly_stop() -> Iterator[StopFlag]:
-    """The first Ctrl-C or SIGTERM sets the flag, so that the step in progress ends well; a second one ends at once."""
+    """The first Ctrl-C, SIGTERM or SIGUSR1 sets the flag, so that the step in progress ends well; another Ctrl-C ends
+    at once, unless it is the echo of the first: launchers pass on to their processes what these have received already.
+    """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if flag.signal:
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        flag.signal = number
+    asked = 0.0
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if flag.signal and number == signal.SIGINT and time.monotonic() > asked + ECHO:
+            raise KeyboardInterrupt
+        if not flag.signal:
+            flag.signal, asked = number, time.monotonic()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *TERMINATING)}
     try:
         yield flag
     finally:

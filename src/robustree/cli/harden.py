@@ -6,11 +6,12 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 from rich.console import Console
@@ -26,10 +27,11 @@ from robustree.data import DataSet
 from robustree.geometry import Euclidean, Poincare, Space, Sphere
 from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
 from robustree.models import VisionLanguageModel
+from robustree.processes import LostProcessError
 from robustree.taxonomy import Forest
-from robustree.training import NonFiniteError, Progress, Recipe, Runtime, harden, recipe_record
+from robustree.training import ChangedCourseWarning, Progress, Recipe, Runtime, StoppedError, harden, recipe_record
 from robustree.training.tensorboard import TensorBoard
-from robustree.tree_model import TEMPLATE, Depths
+from robustree.tree_model import TEMPLATE, Depths, Precision
 
 Method = TypeVar("Method", TeCoA, FARE, PMGAFT, AGFT, Hierarchical)
 
@@ -72,6 +74,8 @@ class Options(Generic[Method]):
     weight_decay: float = Recipe.weight_decay
     warmup: float = Recipe.warmup
     """Fraction of the steps over which the learning rate rises."""
+    precision: Precision = Recipe.precision
+    """fp32, or bf16 for the encoders' matrix products: faster on GPUs; pixels, geometry and losses stay fp32."""
     seed: int = Recipe.seed
     space: Literal["poincare", "euclidean", "sphere"] | None = None
     """Where images and texts are compared: poincare for hierarchical, CLIP's sphere for the others, or as said here."""
@@ -105,6 +109,7 @@ class Options(Generic[Method]):
             text_lr=self.text_lr,
             weight_decay=self.weight_decay,
             warmup=self.warmup,
+            precision=self.precision,
             seed=self.seed,
         )
 
@@ -199,11 +204,12 @@ def harden_with_bar(
     """Harden behind a progress bar; Ctrl-C and SIGTERM save the state first. `curves` is told of every step too.
 
     Raises:
-        Ended: interrupted (130, 143), not finite, or the disk is full (1).
+        Ended: interrupted (130, 143, 138), or not able to go on: not finite, no memory, no disk space, a process of the
+            run lost (1).
     """
     last = 0
     kept = f"the last saved state, if there is one, stays in {directory}; run the same command to go on"
-    with keeping(kept), orderly_stop() as stop, Bar(console, title, recipe.steps) as bar:
+    with keeping(kept), _spoken_warnings(), orderly_stop() as stop, Bar(console, title, recipe.steps) as bar:
 
         def report(progress: Progress) -> None:
             nonlocal last
@@ -215,12 +221,33 @@ def harden_with_bar(
             harden(
                 model, data, forest, recipe, directory, runtime=runtime, save_every=save_every, report=report, stop=stop
             )
-        except NonFiniteError as error:
+        except StoppedError as error:
             raise Ended(f"error: {sentence(error)}", 1) from error
-        if stop() and last < recipe.steps:
-            name = "interrupted" if stop.signal == signal.SIGINT else "terminated"
+        except LostProcessError as error:
+            raise Ended(f"error: {sentence(error)}; {kept}.", 1) from error
+        if 0 < last < recipe.steps:
+            number = stop.signal or signal.SIGTERM  # no signal here: another process was asked, and all stop together
+            name = "interrupted" if number == signal.SIGINT else "terminated"
             raise Ended(
                 f"{name} after step {last} of {recipe.steps}: the state is in {directory}; "
                 "run the same command to go on.",
-                128 + stop.signal,
+                128 + number,
             )
+
+
+@contextmanager
+def _spoken_warnings() -> Iterator[None]:
+    """What a run has to say about its course as one line each on stderr, without the place in the code."""
+    usual = warnings.showwarning
+
+    def speak(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
+        if issubclass(category, ChangedCourseWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            usual(message, category, *place, **rest)
+
+    warnings.showwarning = speak
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual

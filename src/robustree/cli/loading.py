@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,9 @@ def choose_device(name: str | None) -> torch.device:
         raise ValueError("--device is cuda, but torch finds no CUDA device: leave --device out or give cpu.")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    own = os.environ.get("LOCAL_RANK")  # of several processes on a machine each has its own GPU
+    return torch.device(kind, int(own)) if kind == "cuda" and own else torch.device(kind)
 
 
 def sources(values: Sequence[str]) -> tuple[Source, ...]:

@@ -52,24 +52,22 @@ def harden(
         scale=recipe.scale,
         template=recipe.template,
     )
-    remaining = 0  # a run interrupted after its last step reports nothing more, but has a checkpoint to write
 
-    def watch(progress: Progress) -> None:
-        nonlocal remaining
-        remaining = progress.steps - progress.step
-        report(progress)
+    def finish() -> None:
+        record = {"recipe": recipe_record(recipe), "data": data.name, "model": model.name}
+        save_checkpoint(directory, model, tree_model, template=recipe.template, record=record)
 
     train(
-        tree_model, recipe, images, directory=directory, runtime=runtime, save_every=save_every, report=watch, stop=stop
+        tree_model,
+        recipe,
+        images,
+        directory=directory,
+        runtime=runtime,
+        save_every=save_every,
+        report=report,
+        stop=stop,
+        finish=finish,
     )
-    if remaining == 0 and runtime.is_main:
-        save_checkpoint(
-            directory,
-            model,
-            tree_model,
-            template=recipe.template,
-            record={"recipe": recipe_record(recipe), "data": data.name, "model": model.name},
-        )
     return tree_model.requires_grad_(False)
 
 

@@ -1,40 +1,31 @@
-"""The training loop: data order, learning rate, logging, checkpoints and resume; the same for every method."""
+"""The training loop: learning rate, accumulation, logging, states and resume; the same for every method."""
 
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robustree.checkpoint import weights_digest, write_whole
+from robustree.checkpoint import UNFINISHED, remove_leftovers, weights_digest
+from robustree.lock import sole_writer
+from robustree.training.errors import ChangedCourseWarning, NonFiniteError, NotEnoughMemoryError, out_of_memory
+from robustree.training.log import LOG, Log
+from robustree.training.order import Division, TrainingData, first_division, part_of_batch
 from robustree.training.recipe import Recipe
 from robustree.training.runtime import Runtime
-from robustree.training.state import load_state, save_state
+from robustree.training.state import STATE, Reached, adopt_state, load_state, save_state
 from robustree.training.step import training_step
 from robustree.tree_model import Scores, TreeModel
 
-
-class TrainingData(Protocol):
-    """What the loop needs of a data set. `leaves` (N,) classes; `images(index, generator)` augmented images (B, 3, H,
-    W)."""
-
-    @property
-    def leaves(self) -> Tensor: ...
-
-    def images(self, index: Tensor, generator: torch.Generator) -> Tensor: ...
-
-
-class NonFiniteError(RuntimeError):
-    """The loss or a gradient was not finite; the weights are those of the step before."""
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,44 +49,85 @@ def train(
     save_every: int = 50,
     report: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
+    finish: Callable[[], None] = lambda: None,
 ) -> TreeModel:
     """Train `raw` in place by a recipe and return it.
 
     `directory` gets `log.csv` and, every `save_every` steps and at a `stop`, the state that the same call resumes
-    from exactly.
+    from exactly, with any number of processes. It belongs to this call alone until `finish` has returned, which the
+    first process calls after the last step.
+
+    Warns (ChangedCourseWarning) where the run goes on from an older state, or in smaller parts of a batch because
+    memory or the number of processes asks for it.
 
     Raises:
         NonFiniteError: before the optimiser step that a non-finite loss or gradient would have spoilt.
-        ValueError: the directory holds another run, or the data is smaller than one batch.
+        NotEnoughMemoryError: half a micro-batch does not fit into memory either.
+        LostProcessError: another process of the run ended.
+        ValueError: the directory holds another run, is written by one, or its files are damaged; or the data is smaller
+            than one batch.
     """
     runtime = runtime or Runtime()
     if len(data.leaves) < recipe.batch_size:
         raise ValueError(f"the data has {len(data.leaves)} images; a batch has {recipe.batch_size}: lower batch_size.")
+    with _own_directory(directory, runtime):
+        raw.precision = recipe.precision
+        try:
+            _steps(raw, recipe, data, directory, runtime, save_every, report, stop, finish)
+        finally:
+            raw.precision = "fp32"
+        runtime.wait()
+    return raw
+
+
+@contextmanager
+def _own_directory(directory: Path, runtime: Runtime) -> Iterator[None]:
+    """The directory for this run alone, without what killed runs left half-written."""
+    refusal = None
+    with ExitStack() as held:
+        if runtime.is_main:
+            try:
+                held.enter_context(sole_writer(directory / _LOCK, doing="another run"))
+                held.callback((directory / _LOCK).unlink)
+                remove_leftovers(directory, (LOG, STATE, UNFINISHED))
+            except ValueError as error:
+                refusal = error
+        if runtime.any(refusal is not None):
+            raise refusal or ValueError(f"another run is writing into {str(directory)!r}.")
+        yield
+
+
+def _steps(
+    raw: TreeModel,
+    recipe: Recipe,
+    data: TrainingData,
+    directory: Path,
+    runtime: Runtime,
+    save_every: int,
+    report: Callable[[Progress], None],
+    stop: Callable[[], bool],
+    finish: Callable[[], None],
+) -> None:
     raw.to(runtime.device)
     select_trained(raw, text=recipe.method.trains_text)
     frozen = frozen_copy(raw)
     trained = [p for p in raw.parameters() if p.requires_grad]
     optimiser = _optimiser(raw, recipe)
     identity = _identity(raw, recipe, data)
-    start = load_state(directory, raw, optimiser, identity)
+    step, division = _resumed(directory, raw, recipe, optimiser, identity, runtime)
     model = runtime.wrap(raw)
-    log = _Log(directory / "log.csv", start, runtime.is_main)
-    for step in range(start, recipe.steps):
+    log = Log(directory, step) if runtime.is_main else None
+    halved = False
+    while step < recipe.steps:
         for group in optimiser.param_groups:
             group["lr"] = group["factor"] * recipe.learning_rate(step)
         optimiser.zero_grad()
-        logs: dict[str, float] = {}
-        for micro in range(recipe.micro_batches):
-            # Chunks count over all processes: 1 process with 2 micro-batches computes what 2 processes with 1 do.
-            chunk = runtime.rank * recipe.micro_batches + micro
-            images, leaves, generator = _chunk(recipe, data, step, chunk, runtime)
-            with runtime.accumulate(model, last=micro == recipe.micro_batches - 1):
-                loss, terms = training_step(
-                    model, raw, frozen, recipe.method, recipe.attack, recipe.threat, images, leaves, generator
-                )
-                runtime.backward(loss / recipe.micro_batches)
-            for name, value in ({"loss": loss.detach()} | terms).items():
-                logs[name] = logs.get(name, 0.0) + float(value) / recipe.micro_batches
+        logs = _gradient(model, raw, frozen, recipe, data, step, division, runtime)
+        if logs is None:
+            division = _halved(recipe, step, division, again=halved, announce=runtime.is_main)
+            halved = True
+            runtime.free_memory()
+            continue
         logs["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(trained, 1.0))
         means = runtime.mean(torch.tensor(list(logs.values()), device=runtime.device))
         logs = dict(zip(logs, means.tolist(), strict=True))
@@ -106,16 +138,118 @@ def train(
             )
         optimiser.step()
         logs["lr"] = recipe.learning_rate(step)
-        log.add(step + 1, logs)
-        report(Progress(step=step + 1, steps=recipe.steps, images=recipe.batch_size, logs=logs))
+        step += 1
+        report(Progress(step=step, steps=recipe.steps, images=recipe.batch_size, logs=logs))
         halt = runtime.any(stop())
-        if runtime.is_main and ((step + 1) % save_every == 0 or step + 1 == recipe.steps or halt):
-            log.write()
-            save_state(directory, raw, optimiser, step + 1, identity)
+        if log:
+            log.add(step, logs)
+            if step % save_every == 0 or step == recipe.steps or halt:
+                log.write()
+                save_state(directory, raw, optimiser, Reached(step=step, division=division), identity)
         if halt:
             break
-    runtime.wait()
-    return raw
+    if step == recipe.steps and runtime.is_main:
+        finish()
+
+
+def _gradient(
+    model: nn.Module,
+    raw: TreeModel,
+    frozen: Callable[[Tensor], Scores],
+    recipe: Recipe,
+    data: TrainingData,
+    step: int,
+    division: Division,
+    runtime: Runtime,
+) -> dict[str, float] | None:
+    """Add the gradient of one batch to the parameters, and return the means of this process's terms; None, in every
+    process, where one of them ran out of memory."""
+    logs: dict[str, float] = {}
+    own = division.share(runtime.rank, runtime.world)
+    full = False
+    for number in own:
+        last = number == own[-1]
+        exchange = last and runtime.world > 1
+        part = part_of_batch(recipe, data, step, division, number, runtime.device)
+        share = recipe.batch_size / (len(part.leaves) * runtime.world)
+        with runtime.accumulate(model, last=last):
+            loss = None
+            try:
+                if not full:
+                    loss, terms = training_step(model, raw, frozen, recipe.method, recipe.attack, recipe.threat, *part)
+                    for name, value in ({"loss": loss.detach()} | terms).items():
+                        logs[name] = logs.get(name, 0.0) + float(value) / share
+                    if not exchange:
+                        runtime.backward(loss / share)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                full, loss = True, None
+            if exchange:
+                # The others wait for this process in the last backward pass, whether its own loss fitted or not.
+                try:
+                    runtime.backward(0 * model(part.images[:1]).nodes.sum() if loss is None else loss / share)
+                except torch.OutOfMemoryError as error:
+                    raise NotEnoughMemoryError(
+                        f"memory ran out at step {step + 1} in the exchange of gradients, which cannot be done again: "
+                        "free some memory and go on, with more processes if need be."
+                    ) from error
+    return None if runtime.any(full) else logs
+
+
+def _halved(recipe: Recipe, step: int, division: Division, *, again: bool, announce: bool) -> Division:
+    size = recipe.batch_size // division.parts
+    if again or size < 2:
+        raise NotEnoughMemoryError(
+            f"memory ran out at step {step + 1} with micro-batches of {size} images"
+            f"{', which had been halved' if again else ''}: free some memory and go on, or begin again with more "
+            "micro_batches."
+        )
+    if announce:
+        _announce(f"memory ran out at step {step + 1} with micro-batches of {size} images: they are halved.")
+    return division.halved()
+
+
+def _announce(reason: str) -> None:
+    warnings.warn(
+        f"{reason} Batches keep their images, and images their noise; methods that average images or move texts do so "
+        "over fewer images.",
+        ChangedCourseWarning,
+        stacklevel=2,
+    )
+
+
+def _resumed(
+    directory: Path,
+    raw: TreeModel,
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer,
+    identity: str,
+    runtime: Runtime,
+) -> tuple[int, Division]:
+    """The step to go on from, and how batches are divided, which a run keeps whatever processes it is resumed with."""
+    reached = load_state(directory, raw, optimiser, identity)
+    if runtime.differ(reached.step if reached else 0):
+        raise ValueError(
+            f"the processes find different states in {str(directory)!r}: give a directory that all of them share."
+        )
+    if reached is None:
+        return 0, first_division(recipe, runtime.world)
+    if runtime.is_main:
+        adopt_state(directory, reached)  # all have read it: they have just compared their steps
+    division = reached.division
+    while division.parts < runtime.world:
+        division = division.halved()
+    if division.parts > recipe.batch_size:
+        raise ValueError(
+            f"{runtime.world} processes cannot share batches of {recipe.batch_size} images: start fewer processes."
+        )
+    if division != reached.division and runtime.is_main:
+        _announce(
+            f"batches were divided into {reached.division.parts}; for {runtime.world} processes they are divided into "
+            f"{division.parts} from here on."
+        )
+    return reached.step, division
 
 
 def select_trained(raw: TreeModel, *, text: bool) -> None:
@@ -140,33 +274,6 @@ def frozen_copy(raw: TreeModel) -> Callable[[Tensor], Scores]:
     return torch.no_grad()(still)
 
 
-def _chunk(
-    recipe: Recipe, data: TrainingData, step: int, chunk: int, runtime: Runtime
-) -> tuple[Tensor, Tensor, torch.Generator]:
-    """Images, classes and the noise source of one chunk of one step: a function of (seed, step, chunk) only."""
-    chunks = recipe.micro_batches * runtime.world
-    if recipe.batch_size % chunks:
-        raise ValueError(
-            f"batch_size {recipe.batch_size} is not a multiple of {chunks} (micro_batches x processes): "
-            "choose a multiple."
-        )
-    size = recipe.batch_size // chunks
-    per_epoch = len(data.leaves) // recipe.batch_size
-    epoch, within = divmod(step, per_epoch)
-    order = torch.randperm(len(data.leaves), generator=torch.Generator().manual_seed(_seed(recipe.seed, epoch, -1)))
-    first = within * recipe.batch_size + chunk * size
-    index = order[first : first + size]
-    generator = torch.Generator().manual_seed(_seed(recipe.seed, step, chunk))
-    return data.images(index, generator).to(runtime.device), data.leaves[index].to(runtime.device), generator
-
-
-def _seed(seed: int, step: int, chunk: int) -> int:
-    """One 63-bit number for (seed, step, chunk), by mixing, so that neighbouring runs share no stream."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9 + (chunk + 2) * 0x94D049BB133111EB) % 2**64
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-    return (mixed ^ (mixed >> 27)) >> 1
-
-
 def _identity(raw: TreeModel, recipe: Recipe, data: TrainingData) -> str:
     """What a state file belongs to, as JSON: the recipe by field, the forest and the data."""
     content = {field.name: repr(getattr(recipe, field.name)) for field in fields(recipe)} | {
@@ -176,27 +283,3 @@ def _identity(raw: TreeModel, recipe: Recipe, data: TrainingData) -> str:
         "pretrained weights": weights_digest(raw),
     }
     return json.dumps(content, sort_keys=True)
-
-
-class _Log:
-    """`log.csv`: one row a step; rows after the resumed step are dropped, so that a log shows every step once."""
-
-    def __init__(self, path: Path, start: int, active: bool):
-        self._path, self._active = path, active
-        self._rows: list[dict[str, float]] = []
-        if active and start and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-            rows = [row | {"step": int(row["step"])} for row in rows]
-            self._rows = [row for row in rows if row["step"] <= start]
-
-    def add(self, step: int, logs: Mapping[str, float]) -> None:
-        self._rows.append({"step": step, **logs})
-
-    def write(self) -> None:
-        if self._active and self._rows:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, fieldnames=list(self._rows[-1]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
-            write_whole(self._path, text.getvalue())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import get_args
 
 from robustree.attacks import PGD, Threat
 from robustree.geometry import Poincare, Space, Sphere
 from robustree.methods import Hierarchical, Method
-from robustree.tree_model import TEMPLATE, Depths
+from robustree.tree_model import TEMPLATE, Depths, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class Recipe:
     `space`: the head that is trained (Sphere is CLIP's cosine head); `scale` multiplies its logit scale, which starts
     where the logit's slope in the cosine is CLIP's. `batch_size`: images an optimiser step, over all
     processes and `micro_batches`. `warmup`: fraction of `steps` over which the learning rate rises.
-    `text_lr`: the text projection's rate as a fraction of `lr`. `attack.step_size` is in units of eps."""
+    `text_lr`: the text projection's rate as a fraction of `lr`. `attack.step_size` is in units of eps. `precision`:
+    "bf16" runs the encoders under autocast, in the attack too; audits are always fp32."""
 
     method: Method
     space: Space = field(default_factory=Sphere)
@@ -34,6 +36,7 @@ class Recipe:
     text_lr: float = 0.1
     weight_decay: float = 1e-4
     warmup: float = 0.1
+    precision: Precision = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,6 +47,10 @@ class Recipe:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}: "
                 "choose a divisor."
+            )
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"precision is {self.precision!r}; {' and '.join(get_args(Precision))} are supported: choose one."
             )
         if not self.text_lr > 0:
             raise ValueError(f"text_lr is {self.text_lr}; it is a fraction of lr: give a positive number.")

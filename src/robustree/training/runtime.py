@@ -5,11 +5,16 @@ Everything else asks this object. Start several processes with `torchrun --nproc
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from robustree.processes import noticing_lost_processes
 
 
 class Runtime:
@@ -37,10 +42,15 @@ class Runtime:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module to train through; attacks keep using the module itself."""
-        return self._accelerator.prepare_model(model)
+        wrapped = self._accelerator.prepare_model(model)
+        if isinstance(wrapped, DistributedDataParallel):
+            # No exchange in a forward pass: processes may differ in how many they make, and in which one memory ends.
+            wrapped.broadcast_buffers = False
+        return wrapped
 
     def backward(self, loss: Tensor) -> None:
-        self._accelerator.backward(loss)
+        with self._exchange():
+            self._accelerator.backward(loss)
 
     def accumulate(self, model: nn.Module, *, last: bool):
         """A block whose gradients are exchanged between processes only if it is the `last` of a step."""
@@ -50,12 +60,28 @@ class Runtime:
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all processes."""
-        return cast(Tensor, self._accelerator.reduce(value, reduction="mean"))
+        with self._exchange():
+            return cast(Tensor, self._accelerator.reduce(value, reduction="mean"))
 
     def any(self, flag: bool) -> bool:
         """Whether at least one process says so; every process asks at the same point, so that all stop together."""
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
+    def differ(self, value: int) -> bool:
+        """Whether the processes have different values."""
+        with self._exchange():
+            first = broadcast(torch.tensor(value, device=self.device))
+        return self.any(value != int(first))
+
     def wait(self) -> None:
         """Return once every process has arrived here."""
-        self._accelerator.wait_for_everyone()
+        with self._exchange():
+            self._accelerator.wait_for_everyone()
+
+    def free_memory(self) -> None:
+        """Give back what the allocator keeps for later."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _exchange(self) -> AbstractContextManager[None]:
+        return noticing_lost_processes() if self.world > 1 else nullcontext()

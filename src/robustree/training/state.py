@@ -1,57 +1,128 @@
 """The state of an unfinished run: weights, optimiser moments and the step, in one safetensors file written atomically.
 
 Data order, noise and learning rate are functions of (seed, step, chunk), so this is all that an exact resume needs.
+The last two states are kept, and each carries the sha256 of what it holds: one that was damaged is not used.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
-from torch import nn
+from torch import Tensor, nn
 
-from robustree.checkpoint import write_whole
+from robustree.checkpoint import tensors_digest, write_whole
+from robustree.training.errors import ChangedCourseWarning
+from robustree.training.order import Division
 
-FILE = "state.safetensors"
+STATE, BEFORE = "state.safetensors", "state-before.safetensors"
+_ABOUT = "state"
 
 
-def save_state(directory: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int, identity: str) -> None:
-    """Write the state after `step` steps. `identity` names the run (recipe and data), so that no other run resumes
-    from it."""
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """How far a run is: `step` steps are done, and batches are divided by `division`; `file` says so."""
+
+    step: int
+    division: Division
+    file: str = STATE
+
+
+def save_state(
+    directory: Path, model: nn.Module, optimiser: torch.optim.Optimizer, reached: Reached, identity: str
+) -> None:
+    """Write the state, and keep the one before it. `identity` names the run (recipe and data), so that no other run
+    resumes from it."""
     tensors = {f"model.{name}": p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value.contiguous() for name, value in moments.items()}
-    metadata = {"step": str(step), "identity": identity}
-    write_whole(directory / FILE, serialise(tensors, metadata=metadata))
+    about = {"step": reached.step, "division": asdict(reached.division), "identity": identity}
+    about["sha256"] = _digest(tensors, about)
+    # One entry: safetensors writes several in any order, and equal states shall be equal files.
+    content = serialise(tensors, metadata={_ABOUT: json.dumps(about, sort_keys=True)})
+    if (directory / STATE).exists():
+        os.replace(directory / STATE, directory / BEFORE)  # at any moment at least one of the two is whole
+    write_whole(directory / STATE, content)
 
 
-def load_state(directory: Path, model: nn.Module, optimiser: torch.optim.Optimizer, identity: str) -> int:
-    """Restore a state in place and return its step; 0 when the directory holds none.
+def load_state(directory: Path, model: nn.Module, optimiser: torch.optim.Optimizer, identity: str) -> Reached | None:
+    """Restore the newest whole state in place; None when the directory holds none.
+
+    Warns (ChangedCourseWarning) where the newest was damaged and the one before it is used.
 
     Raises:
-        ValueError: the file is damaged, or belongs to a run with another recipe, model or data.
+        ValueError: no state is whole, or they belong to a run with another recipe, model or data.
     """
-    path = directory / FILE
-    if not path.exists():
-        return 0
+    paths = [path for path in (directory / STATE, directory / BEFORE) if path.exists()]
+    damage: list[str] = []
+    for path in paths:
+        try:
+            tensors, about = _read(path)
+        except _Damaged as error:
+            damage.append(f"{str(path)!r} {error}")
+            continue
+        if about["identity"] != identity:
+            raise ValueError(
+                f"{str(directory)!r} holds another run ({_difference(about['identity'], identity)}): "
+                "choose another output directory."
+            )
+        _restore(tensors, model, optimiser)
+        reached = Reached(step=about["step"], division=Division(**about["division"]), file=path.name)
+        for found in damage:
+            warnings.warn(
+                f"{found}: the run goes on from the state before it, of step {reached.step}.",
+                ChangedCourseWarning,
+                stacklevel=2,
+            )
+        return reached
+    if damage:
+        raise ValueError(f"{', and '.join(damage)}: delete {'it' if len(damage) == 1 else 'both'} to start again.")
+    return None
+
+
+def adopt_state(directory: Path, reached: Reached) -> None:
+    """Make the state that was restored the newest one, so that a damaged one is not kept in place of a whole one."""
+    if reached.file != STATE:
+        os.replace(directory / reached.file, directory / STATE)
+
+
+class _Damaged(Exception):
+    """What is wrong with a file, as the end of a sentence about it."""
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safetensors iterates only over keys())
     except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is damaged ({error}): delete it to start again.") from error
-    if not metadata.keys() >= {"step", "identity"}:
-        raise ValueError(f"{str(path)!r} is no state of a run: delete it to start again.")
-    if metadata["identity"] != identity:
-        raise ValueError(
-            f"{str(directory)!r} holds another run ({_difference(metadata['identity'], identity)}): "
-            "choose another output directory."
-        )
+        raise _Damaged(f"is damaged ({error})") from error
+    if _ABOUT not in metadata:
+        raise _Damaged("is no state of a run")
+    try:
+        about = json.loads(metadata[_ABOUT])
+        written = about.pop("sha256")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise _Damaged(f"is damaged ({error})") from error
+    if written != _digest(tensors, about):
+        raise _Damaged("is damaged (its sha256 differs from the one that was written)")
+    return tensors, about
+
+
+def _digest(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
+    return tensors_digest(tensors, about=json.dumps(about, sort_keys=True))
+
+
+def _restore(tensors: dict[str, Tensor], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    state: dict[int, dict[str, Tensor]] = {}
     with torch.no_grad():
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
@@ -61,7 +132,6 @@ def load_state(directory: Path, model: nn.Module, optimiser: torch.optim.Optimiz
                 index, _, moment = rest.partition(".")
                 state.setdefault(int(index), {})[moment] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return int(metadata["step"])
 
 
 def _difference(found: str, wanted: str) -> str:
