@@ -49,10 +49,10 @@ class Alignment:
         trees = [self._tree(scores, tree.name) for tree in self.forest.trees]
         return torch.stack(trees).mean(0)
 
-    def achieved(self, scores: Scores) -> Tensor:
-        """(B,) whether the decision is wrong at every level that the loss reads."""
+    def lead(self, scores: Scores) -> Tensor:
+        """(B,) the least margin of a wrong node: positive when every level that the loss reads is wrong."""
         cuts = [cut for cut in self.forest.cuts() if self.only in (None, cut.level)]
-        return torch.stack([Margin(cut, self.leaves).achieved(scores) for cut in cuts]).all(0)
+        return torch.stack([Margin(cut, self.leaves).lead(scores) for cut in cuts]).amin(0)
 
     def take(self, index: Tensor) -> Alignment:
         return replace(self, leaves=self.leaves[index])
