@@ -219,7 +219,7 @@ LOSSES: dict[Loss, type[LevelObjective]] = {
 
 @dataclass(frozen=True, eq=False)
 class WeightedSum:
-    """sum_i weights_i * objectives_i: every level at once (METHOD section 5, step 4, without the hierarchical
+    """sum_i weights_i * objectives_i: every level at once (docs/method.md, section 5, step 4, without the hierarchical
     negatives)."""
 
     objectives: tuple[Objective, ...]
