@@ -13,7 +13,7 @@ from robustree.checkpoint import MARKER, load_checkpoint
 from robustree.cli.parsing import nearest
 from robustree.data import CATALOG, DataSet, emoji, folder_data, quickstart_classes
 from robustree.models import VisionLanguageModel, load
-from robustree.models.huggingface import nano_directory
+from robustree.models.loading import nano_directory
 from robustree.taxonomy import EMOJI_TREES, Cut, Forest, emoji_forest, forest_from_json, leaves_of, read_forest
 from robustree.tree_model import TEMPLATE, TreeModel, build_tree_model, cosine_head
 
