@@ -135,7 +135,7 @@ def test_a_full_size_b32_in_open_ai_s_own_layout(put: Callable[..., Path]) -> No
     assert parts.model.config.vision_config.hidden_act == parts.model.config.text_config.hidden_act == "quick_gelu"
     back, config = openclip_tensors(parts)
     assert back.keys() == tensors.keys() and all(torch.equal(back[name], tensors[name]) for name in tensors)
-    assert config_record(config, own_tokenizer=False)["model_cfg"] == B32
+    assert config_record(config)["model_cfg"] == B32
     expected = _expected(B32, tensors, _images(224, 1))
     model = adapt(parts.model, parts.tokenizer, preprocessing=parts.preprocessing, name="B/32")
     _assert_close(_logits(model, _images(224, 1)), expected)
@@ -161,7 +161,7 @@ def test_the_geometry_is_read_off_the_tensors(
     tensors = {name: torch.zeros(tensor.shape, dtype=torch.float16) for name, tensor in _shapes(model).items()}
     parts = read_openclip(put(tensors, config=None, name="model.safetensors"), activation="gelu")
     _, config = openclip_tensors(parts)
-    assert config_record(config, own_tokenizer=False)["model_cfg"] == model
+    assert config_record(config)["model_cfg"] == model
     assert parts.preprocessing.resolution == side
 
 
@@ -211,7 +211,7 @@ def test_a_vision_tower_alone_is_joined_with_its_base(put: Callable[..., Path], 
     whole, _ = openclip_tensors(joined)
     assert all(torch.equal(whole[n], (tuned if n.startswith("visual.") else weights)[n]) for n in weights)
     assert joined.model.config.vision_config.hidden_act == "quick_gelu"
-    with pytest.raises(ValueError, match="holds a vision tower alone: import it with --base"):
+    with pytest.raises(ValueError, match="holds a vision tower alone: `robustree convert "):
         load(str(path))
     with pytest.raises(ValueError, match="the option says the activation is gelu, the base says quick_gelu"):
         read_openclip(path, base=read(str(base.parent)), activation="gelu")
@@ -238,6 +238,7 @@ def test_a_tower_of_another_model_is_refused(put: Callable[..., Path]) -> None:
         ({"text_projection.bias": torch.zeros(48)}, "'text_projection.bias' belongs to no ViT CLIP"),
         ({"transformer.resblocks.0.ls_1.gamma": torch.zeros(64)}, "'transformer.resblocks.0.ls_1.gamma' belongs to no"),
         ({"visual.layer1.0.conv1.weight": torch.zeros(1)}, "'visual.layer1.0.conv1.weight' is of a ResNet"),
+        ({"vision_model.x": torch.zeros(1)}, "'vision_model.x' is a name of transformers' layout: give the directory"),
         ({"visual.trunk.x": torch.zeros(1)}, "'visual.trunk.x' is of a timm tower"),
         ({"text_decoder.x": torch.zeros(1)}, "'text_decoder.x' is of a CoCa: name the model as the open_clip library"),
     ],
@@ -283,7 +284,9 @@ def test_an_image_may_be_larger_than_its_patches_cover(put: Callable[..., Path])
 
 
 def test_the_activation_is_never_guessed(put: Callable[..., Path], weights: Tensors) -> None:
-    with pytest.raises(ValueError, match=r"no tensor says whether it has QuickGELU .* or import it with --activation"):
+    with pytest.raises(
+        ValueError, match=r"no tensor says whether it has QuickGELU .* or convert it with `robustree convert"
+    ):
         load(str(put(config=None)))
     with pytest.raises(
         ValueError, match=r"the option says the activation is gelu, open_clip_config\.json says quick_gelu"
@@ -361,9 +364,14 @@ def test_a_preprocessing_of_its_own_is_read_and_an_unknown_one_refused(put: Call
         load(str(path))
 
 
-def test_a_vocabulary_that_is_not_clip_s_needs_its_tokenizer(put: Callable[..., Path]) -> None:
-    config = SMALL | {"text_cfg": SMALL["text_cfg"] | {"vocab_size": 500}}
-    with pytest.raises(ValueError, match=r"its vocabulary of 500 tokens is not CLIP's own of 49408: put its tokenizer"):
+@pytest.mark.parametrize(
+    "change", [{"vocab_size": 500}, {"hf_tokenizer_name": "bert-base"}, {"pool_type": "eos", "eos_id": 7}]
+)
+def test_a_tokenizer_that_is_not_clip_s_must_lie_beside(put: Callable[..., Path], change: dict[str, Any]) -> None:
+    config = SMALL | {"text_cfg": SMALL["text_cfg"] | change}
+    with pytest.raises(
+        ValueError, match=r"its tokenizer, of \d+ tokens, is not CLIP's own of 49408: put its tokenizer"
+    ):
         load(str(put(_weights(config), config=config)))
 
 

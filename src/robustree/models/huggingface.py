@@ -30,6 +30,7 @@ from robustree.models.weights import read_pickle, refused
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+KINDS = ("clip", "siglip")
 _BATCH = 256  # prompts a forward: bounds memory with thousands of node names
 
 
@@ -45,9 +46,6 @@ class Parts:
 def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str) -> VisionLanguageModel:
     """Take a transformers CLIPModel or SiglipModel apart into a `VisionLanguageModel` that shares its weights.
 
-    SigLIP reads lower-case text, filled up on the right to its whole length, and pools the last place: so it was
-    trained, whichever tokenizer (T5's in SigLIP, Gemma's in SigLIP 2) a checkpoint brings and however that is set.
-
     Raises:
         ValueError: `model` is another architecture.
     """
@@ -56,11 +54,9 @@ def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str
     if kind == "clip":
         projection, pixels = model.text_projection, model.visual_projection
         pooled: Callable[[Any], Tensor] = lambda output: output.pooler_output  # noqa: E731
-        padding: dict[str, Any] = {"padding": True}
     else:
         projection, pixels = model.text_model.head, nn.Identity()
         pooled = lambda output: output.last_hidden_state[:, -1]  # noqa: E731
-        padding = {"padding": "max_length", "padding_side": "right"}
     length = model.config.text_config.max_position_embeddings
 
     @torch.no_grad()
@@ -69,12 +65,11 @@ def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str
         features = []
         for start in range(0, len(prompts), _BATCH):
             batch = list(prompts[start : start + _BATCH])
-            if kind != "clip":
-                batch = [prompt.lower() for prompt in batch]
-            tokens = tokenizer(batch, return_tensors="pt", truncation=True, max_length=length, **padding).to(device)
-            if kind != "clip":
-                tokens = {"input_ids": tokens["input_ids"]}
-            features.append(pooled(model.text_model(**tokens)))
+            if kind == "clip":
+                tokens = tokenizer(batch, return_tensors="pt", truncation=True, max_length=length, padding=True)
+            else:
+                tokens = {"input_ids": siglip_tokens(tokenizer, batch, length)}
+            features.append(pooled(model.text_model(**{name: value.to(device) for name, value in tokens.items()})))
         return torch.cat(features)
 
     def save(directory: Path) -> None:
@@ -94,10 +89,23 @@ def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str
     )
 
 
+def siglip_tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
+    """Tokens (N, length) as SigLIP and SigLIP 2 were trained on: lower case, an end that is never cut off, filled up on
+    the right, because the last place is pooled.
+
+    The tokenizers of checkpoints (T5's for SigLIP, Gemma's for SigLIP 2) are set differently, so nothing is left to
+    their settings.
+    """
+    lower = [prompt.lower() for prompt in prompts]
+    words = tokenizer(lower, add_special_tokens=False, truncation=True, max_length=length - 1)["input_ids"]
+    end, filler = tokenizer.eos_token_id, tokenizer.pad_token_id
+    return torch.tensor([[*ids, end, *[filler] * (length - 1 - len(ids))] for ids in words])
+
+
 def _supported(config: Any, name: str) -> str:
     """The architecture, "clip" or "siglip"; SigLIP 2 of one resolution calls itself "siglip" too."""
     kind = config.model_type
-    if kind not in ("clip", "siglip"):
+    if kind not in KINDS:
         raise ValueError(
             f"{name!r} holds a {kind!r} model; clip and siglip are supported: convert it or choose another."
         )
@@ -152,7 +160,12 @@ def read_tokenizer(path: str, name: str, *, vocabulary: int) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except ImportError as error:
+        raise ValueError(
+            f"the tokenizer of {name!r} needs a package that is not installed ({_reason(error)}): "
+            "pip install 'robustree[siglip]'."
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
         raise _unreadable(name, error) from error
     words = tokenizer(["dog", "cat"])["input_ids"]
     # Without its files a CLIP tokenizer still loads, and reads every character as unknown.
@@ -161,20 +174,26 @@ def read_tokenizer(path: str, name: str, *, vocabulary: int) -> Any:
             f"the tokenizer of {name!r} cannot tell 'dog' from 'cat': "
             "add the model's tokenizer.json or vocab.json and merges.txt."
         )
-    if tokenizer.pad_token_id is None or max(tokenizer.pad_token_id, *map(max, words)) >= vocabulary:
+    special = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    if None in special or max(*special, *map(max, words)) >= vocabulary:
         raise ValueError(
-            f"the tokenizer of {name!r} has {len(tokenizer)} tokens and {tokenizer.pad_token!r} to fill up with; the "
-            f"model has {vocabulary} token embeddings: add the tokenizer that belongs to it."
+            f"the tokenizer of {name!r} has {len(tokenizer)} tokens, {tokenizer.eos_token!r} for the end and "
+            f"{tokenizer.pad_token!r} to fill up; the model has {vocabulary} token embeddings: "
+            "add the tokenizer that belongs to it."
         )
     return tokenizer
 
 
 def _unreadable(name: str, error: Exception) -> ValueError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return ValueError(
-        f"no model could be read at {name!r} ({reason}): "
+        f"no model could be read at {name!r} ({_reason(error)}): "
         "give 'nano', a directory with config.json and model.safetensors, or a hub id."
     )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _preprocessing(path: str, model: PreTrainedModel) -> Preprocessing:

@@ -8,12 +8,13 @@ open_clip:MODEL/TAG                whatever the open_clip library opens, with th
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
 from robustree.models import hub, open_clip_library
 from robustree.models.encoder import VisionLanguageModel
-from robustree.models.huggingface import Parts, adapt, read_huggingface
+from robustree.models.huggingface import KINDS, Parts, adapt, read_huggingface
 from robustree.models.openclip_format import FILES, find_weights, read_openclip
 from robustree.models.openclip_geometry import CONFIG, NotPlainError
 
@@ -55,9 +56,10 @@ def read(name: str) -> Parts:
             f"there is no directory or file {name!r}: give 'nano', a directory with config.json and model.safetensors, "
             "open_clip's weights, or a hub id (owner/name)."
         )
-    if (path / "config.json").is_file():
+    config, openclip = path / "config.json", (path / CONFIG).is_file()
+    if config.is_file() and not (openclip and _is_foreign(config)):
         return read_huggingface(str(path), name)
-    if (path / CONFIG).is_file():
+    if openclip:
         return read_openclip(find_weights(path))
     raise ValueError(
         f"{name!r} has no config.json; a model directory holds config.json and model.safetensors, or {CONFIG} and its "
@@ -67,7 +69,8 @@ def read(name: str) -> Parts:
 
 def _read_repository(name: str) -> Parts:
     """A repository may hold both layouts; then they are the same model, and Hugging Face's is read."""
-    if hub.find_file(name, "config.json") is None and hub.find_file(name, CONFIG) is not None:
+    config = hub.find_file(name, "config.json")
+    if (config is None or _is_foreign(config)) and hub.find_file(name, CONFIG) is not None:
         weights = next((path for file in FILES if (path := hub.find_file(name, file))), None)
         if weights is None:
             raise ValueError(f"{name!r} has {CONFIG} but none of {', '.join(FILES)}: choose another repository.")
@@ -75,6 +78,14 @@ def _read_repository(name: str) -> Parts:
             hub.find_file(name, file)
         return read_openclip(weights)
     return read_huggingface(name, name)
+
+
+def _is_foreign(config: Path) -> bool:
+    """Whether a config.json is of something else, such as timm, or the image tower alone."""
+    try:
+        return json.loads(config.read_text(encoding="utf-8")).get("model_type") not in KINDS
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        return True
 
 
 def nano_directory() -> Path:

@@ -26,11 +26,13 @@ _PLAIN = {"pool_type": "tok", "pos_embed_type": "learnable", "proj_type": "linea
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`end_token`: the token whose place is pooled; None stands for the highest one of a text."""
+    """`end_token`: the token whose place is pooled; None stands for the highest one of a text. `own_tokenizer`: texts
+    are not read by CLIP's own tokenizer."""
 
     geometry: Geometry
     activation: Activation
     end_token: int | None
+    own_tokenizer: bool
     preprocessing: Preprocessing
 
 
@@ -63,14 +65,15 @@ def read_config(path: Path) -> Config:
             geometry=geometry,
             activation="quick_gelu" if model.get("quick_gelu") else "gelu",
             end_token=end,
+            own_tokenizer=bool(text.get("hf_tokenizer_name")),
             preprocessing=read_preprocessing(content.get("preprocess_cfg", {}), side=geometry.image_size),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}): fetch it again.") from error
 
 
-def config_record(config: Config, *, own_tokenizer: bool) -> dict[str, Any]:
-    """The same as JSON values that open_clip reads. `own_tokenizer`: the directory has the tokenizer's files."""
+def config_record(config: Config) -> dict[str, Any]:
+    """The same as JSON values that open_clip reads."""
     geometry = config.geometry
     vision: dict[str, Any] = {
         "image_size": geometry.image_size,
@@ -90,7 +93,7 @@ def config_record(config: Config, *, own_tokenizer: bool) -> dict[str, Any]:
     }
     if config.end_token is not None:
         text |= {"pool_type": "eos", "eos_id": config.end_token}
-    if own_tokenizer:
+    if config.own_tokenizer:
         text["hf_tokenizer_name"] = "."  # with "local-dir:" open_clip puts the directory in its place
     quick = {"quick_gelu": True} if config.activation == "quick_gelu" else {}
     return {

@@ -69,7 +69,7 @@ def read_openclip(path: Path, *, activation: Activation | None = None, base: Par
                 preprocessing=config.preprocessing if config else _openai_preprocessing(side),
             )
         if base is None:
-            raise ValueError("it holds a vision tower alone: import it with --base, the CLIP it was tuned from.")
+            raise ValueError("it holds a vision tower alone: `robustree convert ... --base` joins it with its CLIP.")
         whole, base_config = openclip_tensors(base)
         text = {name: tensor for name, tensor in whole.items() if not name.startswith("visual.")}
         said["the base"] = base_config.activation
@@ -106,10 +106,8 @@ def write_openclip(directory: Path, parts: Parts) -> None:
         ValueError: the model is no CLIP, or computes something that open_clip cannot say.
     """
     tensors, config = openclip_tensors(parts)
-    own = config.geometry.vocab_size != VOCABULARY or config.end_token is not None
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
-    record = config_record(config, own_tokenizer=own)
-    (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (directory / CONFIG).write_text(json.dumps(config_record(config), indent=2) + "\n", encoding="utf-8")
     parts.tokenizer.save_pretrained(directory)
 
 
@@ -144,6 +142,7 @@ def openclip_tensors(parts: Parts) -> tuple[dict[str, Tensor], Config]:
         geometry=geometry,
         activation=activations.pop(),
         end_token=None if highest else int(text.eos_token_id),
+        own_tokenizer=not highest or geometry.vocab_size != VOCABULARY,
         preprocessing=parts.preprocessing,
     )
     return renamed_there(parts.model.state_dict(), entries(geometry)), config
@@ -176,7 +175,7 @@ def _agreed(said: Mapping[str, Activation]) -> Activation:
     if not said:
         raise ValueError(
             "no tensor says whether it has QuickGELU (OpenAI's weights and what was tuned from them) or GELU (most "
-            f"others): put its {CONFIG} beside it, or import it with --activation quick_gelu or gelu."
+            f"others): put its {CONFIG} beside it, or convert it with `robustree convert ... --activation`."
         )
     (first, activation), *others = said.items()
     for other, another in others:
@@ -216,9 +215,9 @@ def _tokenizer(directory: Path, model: Any, config: Config | None) -> Any:
     size = model.config.text_config.vocab_size
     if any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         return read_tokenizer(str(directory), str(directory), vocabulary=size)
-    if size != VOCABULARY or (config and config.end_token is not None):
+    if size != VOCABULARY or (config and (config.own_tokenizer or config.end_token is not None)):
         raise ValueError(
-            f"its vocabulary of {size} tokens is not CLIP's own of {VOCABULARY}: put its tokenizer.json beside it."
+            f"its tokenizer, of {size} tokens, is not CLIP's own of {VOCABULARY}: put its tokenizer.json beside it."
         )
     return clip_tokenizer()
 

@@ -60,6 +60,8 @@ def read_geometry(tensors: Mapping[str, Tensor], *, text: str, said: Geometry | 
                 f"the tensor {name!r} is of {what}: name the model as the open_clip library does, "
                 "such as open_clip:RN50/openai."
             )
+    if name := next((name for name in tensors if name.startswith("vision_model.")), None):
+        raise ValueError(f"{name!r} is a name of transformers' layout: give the directory that has its config.json.")
     width, _, patch, _ = _shape(tensors, "visual.conv1.weight", 4)
     places, _ = _shape(tensors, "visual.positional_embedding", 2)
     vocabulary, words = _shape(tensors, f"{text}token_embedding.weight", 2)
