@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from robustree.models.encoder import ImageEncoder, VisionLanguageModel
 from robustree.models.openclip_config import preprocessing_record, read_preprocessing
+from robustree.models.openclip_format import WEIGHTS
 from robustree.models.openclip_geometry import CONFIG
 
 PREFIX = "open_clip:"
-WEIGHTS = "open_clip_model.safetensors"
 _SCHEMAS = ("hf-hub:", "local-dir:")
 _BATCH = 256
 
