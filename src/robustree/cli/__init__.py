@@ -22,6 +22,9 @@ COMMANDS = (
     ("classify", "say what images show, at every level of every tree"),
     ("tree", "show or check a label tree"),
     ("report", "rebuild the report of an audit from its rows"),
+    ("convert", "weights between the layouts of transformers and open_clip"),
+    ("card", "write the model card of a hardened checkpoint"),
+    ("push", "upload a hardened checkpoint to the Hugging Face hub"),
 )
 """Commands and what they do, in the order in which a newcomer meets them."""
 
