@@ -72,7 +72,7 @@ MERGES: dict[str, dict[str, tuple[str, ...]]] = {
         "thing found at heavy work": ("thing found in a factory", "thing found in an army"),
     },
     "size": {
-        "head-sized animal": ("head-sized frog, lizard or snake", "other head-sized animal"),
+        "head-sized animal": ("head-sized frog, lizard or snake", "head-sized mammal or sea animal"),
         "arm-length object": ("arm-length instrument or weapon", "arm-length household object"),
         "person-sized furniture or machine": ("person-sized furniture", "person-sized machine or instrument"),
     },
