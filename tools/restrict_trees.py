@@ -59,7 +59,6 @@ MERGES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "place": {
         "thing found on a farm": ("thing found on a farm", "thing found on a hunt"),
-        "thing found in public places": ("thing found in public places", "thing found among shops"),
         "thing found before an audience": ("thing found among visitors", "thing found at sports"),
         "thing found in cold country": ("thing found in the mountains", "thing found in the snow"),
         "dog found on a hunt": ("gundog found on a hunt", "terrier found on a hunt"),
@@ -67,7 +66,7 @@ MERGES: dict[str, dict[str, tuple[str, ...]]] = {
         "thing found in a bedroom": ("thing found in a nursery", "thing found in a wardrobe"),
         "thing found near a sofa": ("thing found near a sofa", "thing found in sewing baskets"),
         "thing found in a square": ("thing found in a square", "thing found at a fair"),
-        "thing found among shops": ("shop found on a street", "thing found in a shop"),
+        "thing found in a shop": ("shop found on a street", "thing found in a shop"),
         "thing found at a show": ("thing found on a stage", "thing found in a museum"),
         "thing found at heavy work": ("thing found in a factory", "thing found in an army"),
     },

@@ -99,16 +99,12 @@ def read_one(name: str, classes: Path | None) -> Forest:
 
 def table_of_shipped_trees() -> str:
     """A Markdown table of the shipped trees, one row each, as docs/trees.md holds it."""
-    rows = [("tree", "classes", "nodes of each level", "largest group", "groups of one class")]
+    rows: list[tuple[str, ...]] = [("tree", "classes", "nodes of each level", "largest group", "groups of one class")]
     for name in SHIPPED_NAMES:
         forest = read_one(name, None)
-        groups = [Counter(level) for level in forest.trees[0].levels]
-        figures = (
-            [len(g) for g in groups],
-            [max(g.values()) for g in groups],
-            [[*g.values()].count(1) for g in groups],
-        )
-        rows.append((name, str(forest.leaf_count), *(", ".join(map(str, each)) for each in figures)))
+        sizes = [[*Counter(level).values()] for level in forest.trees[0].levels]
+        figures = ([len(each), max(each), each.count(1)] for each in sizes)
+        rows.append((name, str(forest.leaf_count), *(", ".join(map(str, each)) for each in zip(*figures, strict=True))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("-" * width for width in widths))
     padded = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
