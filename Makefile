@@ -1,4 +1,5 @@
 # Two commands, each sets up what it needs in .venv: `make demo` (the main job) and `make test`.
+# `make check` (style, types, contracts) and `make docs` (the site, in site/) are the rest of what .ci/run asks for.
 V := .venv
 PYTHON ?= python3
 
@@ -14,6 +15,9 @@ check: $(V)/.ready-test
 	$(V)/bin/lint-imports
 	$(V)/bin/pyright
 
+docs: $(V)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict -q
+
 $(V)/.ready: pyproject.toml constraints.txt
 	test -x $(V)/bin/python || $(PYTHON) -m venv $(V)
 	$(V)/bin/python -m pip install -q -c constraints.txt -e .
@@ -23,4 +27,8 @@ $(V)/.ready-test: $(V)/.ready
 	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[test,check]'
 	touch $@
 
-.PHONY: demo test check
+$(V)/.ready-docs: $(V)/.ready
+	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+.PHONY: demo test check docs

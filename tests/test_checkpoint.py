@@ -232,8 +232,8 @@ def test_weights_of_another_checkpoint_are_refused(saved: Path, hardened: Callab
 
 def test_a_checkpoint_from_before_files_were_hashed_is_read(saved: Path) -> None:
     content = json.loads((saved / MARKER).read_text())
-    written = {path.name for path in saved.iterdir()} - {MARKER}
-    assert set(content.pop("files")) == written
+    written = {path.name for path in saved.iterdir() if path.suffix not in (".md", ".svg")}  # the card may change
+    assert set(content.pop("files")) == written - {MARKER}
     (saved / MARKER).write_text(json.dumps(content))
     load_checkpoint(saved)
 
