@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robustree.checkpoint import UNFINISHED, remove_leftovers, weights_digest
 from robustree.lock import sole_writer
+from robustree.processes import noticing_lost_processes
 from robustree.training.errors import ChangedCourseWarning, NonFiniteError, NotEnoughMemoryError, out_of_memory
 from robustree.training.log import LOG, Log
 from robustree.training.order import Division, TrainingData, first_division, part_of_batch
@@ -188,7 +189,8 @@ def _gradient(
             if exchange:
                 # The others wait for this process in the last backward pass, whether its own loss fitted or not.
                 try:
-                    runtime.backward(0 * model(part.images[:1]).nodes.sum() if loss is None else loss / share)
+                    with noticing_lost_processes():
+                        runtime.backward(0 * model(part.images[:1]).nodes.sum() if loss is None else loss / share)
                 except torch.OutOfMemoryError as error:
                     raise NotEnoughMemoryError(
                         f"memory ran out at step {step + 1} in the exchange of gradients, which cannot be done again: "

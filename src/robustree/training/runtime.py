@@ -49,8 +49,7 @@ class Runtime:
         return wrapped
 
     def backward(self, loss: Tensor) -> None:
-        with self._exchange():
-            self._accelerator.backward(loss)
+        self._accelerator.backward(loss)
 
     def accumulate(self, model: nn.Module, *, last: bool):
         """A block whose gradients are exchanged between processes only if it is the `last` of a step."""

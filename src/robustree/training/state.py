@@ -28,11 +28,14 @@ _ABOUT = "state"
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """How far a run is: `step` steps are done, and batches are divided by `division`; `file` says so."""
+    """How far a run is: `step` steps are done, and batches are divided by `division`.
+
+    `file` says so; `damage` is what was wrong with a newer one, if there was."""
 
     step: int
     division: Division
     file: str = STATE
+    damage: str = ""
 
 
 def save_state(
@@ -55,8 +58,6 @@ def save_state(
 def load_state(directory: Path, model: nn.Module, optimiser: torch.optim.Optimizer, identity: str) -> Reached | None:
     """Restore the newest whole state in place; None when the directory holds none.
 
-    Warns (ChangedCourseWarning) where the newest was damaged and the one before it is used.
-
     Raises:
         ValueError: no state is whole, or they belong to a run with another recipe, model or data.
     """
@@ -74,21 +75,24 @@ def load_state(directory: Path, model: nn.Module, optimiser: torch.optim.Optimiz
                 "choose another output directory."
             )
         _restore(tensors, model, optimiser)
-        reached = Reached(step=about["step"], division=Division(**about["division"]), file=path.name)
-        for found in damage:
-            warnings.warn(
-                f"{found}: the run goes on from the state before it, of step {reached.step}.",
-                ChangedCourseWarning,
-                stacklevel=2,
-            )
-        return reached
+        return Reached(
+            step=about["step"], division=Division(**about["division"]), file=path.name, damage="".join(damage)
+        )
     if damage:
         raise ValueError(f"{', and '.join(damage)}: delete {'it' if len(damage) == 1 else 'both'} to start again.")
     return None
 
 
 def adopt_state(directory: Path, reached: Reached) -> None:
-    """Make the state that was restored the newest one, so that a damaged one is not kept in place of a whole one."""
+    """Make the state that was restored the newest one, so that a damaged one is not kept in place of a whole one.
+
+    Warns (ChangedCourseWarning) where there was a damaged one."""
+    if reached.damage:
+        warnings.warn(
+            f"{reached.damage}: the run goes on from the state before it, of step {reached.step}.",
+            ChangedCourseWarning,
+            stacklevel=2,
+        )
     if reached.file != STATE:
         os.replace(directory / reached.file, directory / STATE)
 
