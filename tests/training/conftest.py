@@ -7,8 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from torch import Tensor
+
+from robustree.training import train
 
 _FILE = Path(__file__).with_name("worker.py")
 
@@ -36,3 +40,16 @@ def in_other_processes() -> Callable[[str, Path], str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def run(worker: ModuleType) -> Callable[..., dict[str, Tensor]]:
+    """(directory, stop_after=, **options): train the worker's run, or one with changes; a copy of its weights."""
+
+    def go(directory: Path, *, stop_after: int = 1000, **options: Any) -> dict[str, Tensor]:
+        recipe, calls = options.pop("recipe", worker.RECIPE), iter(range(1, 1001))
+        model = worker.tree_model(recipe.space)
+        train(model, recipe, worker.Pictures(), directory=directory, stop=lambda: next(calls) >= stop_after, **options)
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    return go

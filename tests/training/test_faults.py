@@ -1,4 +1,4 @@
-"""What a run does on full disks, in too little memory, with damaged files and beside another run."""
+"""What a run does on full disks, with damaged files and beside another run."""
 
 from __future__ import annotations
 
@@ -15,32 +15,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
-from robustree.attacks import PGD
-from robustree.geometry import Sphere
 from robustree.lock import sole_writer
-from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
-from robustree.training import ChangedCourseWarning, NotEnoughMemoryError, loop, train
-from robustree.training.order import Division, part_of_batch
+from robustree.training import ChangedCourseWarning
 from robustree.training.state import BEFORE, STATE
 
 Weights = dict[str, Tensor]
 Run = Callable[..., Weights]
-
-
-@pytest.fixture
-def run(worker: ModuleType) -> Run:
-    """(directory, **options): train the worker's run there and return the weights."""
-
-    def go(directory: Path, **options: Any) -> Weights:
-        recipe, data = options.pop("recipe", worker.RECIPE), options.pop("data", None) or worker.Pictures()
-        model = worker.tree_model(recipe.space)
-        train(model, recipe, data, directory=directory, **options)
-        return {name: value.clone() for name, value in model.state_dict().items()}
-
-    return go
 
 
 @pytest.fixture
@@ -51,11 +33,6 @@ def undisturbed(run: Run, tmp_path: Path) -> Path:
 
 def _files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-def _stop_after(count: int) -> Any:
-    calls = iter(range(1, 1000))
-    return lambda: next(calls) >= count
 
 
 def test_the_last_two_states_are_kept_and_nothing_else(undisturbed: Path) -> None:
@@ -79,7 +56,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 def test_a_damaged_state_is_named_and_the_one_before_it_is_used(
     run: Run, undisturbed: Path, tmp_path: Path, kind: str
 ) -> None:
-    run(tmp_path / "run", save_every=2, stop=_stop_after(8))
+    run(tmp_path / "run", save_every=2, stop_after=8)
     state = tmp_path / "run" / STATE
     damaged = DAMAGE[kind](state.read_bytes())
     assert damaged != state.read_bytes()
@@ -94,7 +71,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(
 
 def test_a_damaged_state_never_takes_the_place_of_a_whole_one(run: Run, tmp_path: Path) -> None:
     """Also where the run is killed while it saves for the first time after it went on."""
-    run(tmp_path, save_every=2, stop=_stop_after(6))
+    run(tmp_path, save_every=2, stop_after=6)
     (tmp_path / STATE).write_bytes(b"")
 
     class Killed(BaseException):
@@ -132,7 +109,7 @@ def test_a_state_in_place_of_another_runs_is_refused(run: Run, undisturbed: Path
 
 @pytest.mark.parametrize("change", [lambda lines: lines[:3] + lines[4:], lambda lines: [*lines[:3], b"4,x\n"]])
 def test_a_damaged_log_is_named(run: Run, tmp_path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
-    run(tmp_path, stop=_stop_after(5))
+    run(tmp_path, stop_after=5)
     log = tmp_path / "log.csv"
     log.write_bytes(b"".join(change(log.read_bytes().splitlines(keepends=True))))
     with pytest.raises(ValueError, match=rf"^'{log}' is damaged \(.*\): restore it, or delete it to log anew\.$"):
@@ -195,7 +172,7 @@ def test_leftovers_of_a_killed_run_go_and_other_files_stay(run: Run, tmp_path: P
     for name in (".state.safetensors-abc", ".log.csv-x1", "notes.txt", ".state-of-mind"):
         (tmp_path / name).write_text("half")
     (tmp_path / ".writing-q" / "sub").mkdir(parents=True)
-    run(tmp_path, stop=_stop_after(1))
+    run(tmp_path, stop_after=1)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", ".state-of-mind", "log.csv", STATE}
 
 
@@ -253,120 +230,3 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_is_no_lock(
     with sole_writer(path, doing="another run") as file:
         assert len(calls) == 2
         assert os.path.samestat(os.fstat(file.fileno()), path.stat())
-
-
-CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory")
-
-
-def _small_memory(patch: pytest.MonkeyPatch, error: Exception, *, largest: int, at: int, backward: bool) -> None:
-    """From the n-th micro-batch on, memory holds `largest` images: in the attack, or only in the backward pass."""
-    original, calls = loop.training_step, []
-
-    def step(*arguments: Any) -> Any:
-        calls.append(1)
-        too_many = len(calls) >= at and len(arguments[6]) > largest
-        if too_many and not backward:
-            raise error
-        loss, terms = original(*arguments)
-        if too_many:
-            loss.register_hook(lambda gradient: (_ for _ in ()).throw(error))
-        return loss, terms
-
-    patch.setattr(loop, "training_step", step)
-
-
-@pytest.mark.parametrize("error", [CUDA, CPU], ids=["cuda", "cpu"])
-@pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("method", [TeCoA(), FARE(), PMGAFT(), AGFT()])
-def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradient(
-    run: Run,
-    worker: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    backward: bool,
-    method: Any,
-) -> None:
-    """Images keep their noise, so that methods whose loss is a mean over images learn the same."""
-    recipe = replace(worker.RECIPE, method=method, space=Sphere(), batch_size=8, steps=4)
-    whole = run(tmp_path / "whole", recipe=recipe)
-    _small_memory(monkeypatch, error, largest=2, at=4, backward=backward)
-    with pytest.warns(ChangedCourseWarning) as said:
-        halved = run(tmp_path / "halved", recipe=recipe)
-    assert [str(warning.message) for warning in said] == [
-        "memory ran out at step 2 with micro-batches of 4 images: they are halved. Batches keep their images, and "
-        "images their noise; methods that average images or move texts do so over fewer images."
-    ]
-    for name, value in whole.items():
-        torch.testing.assert_close(halved[name], value, rtol=0, atol=1e-6, msg=name)
-
-
-def test_a_halved_run_resumes_halved(run: Run, worker: ModuleType, tmp_path: Path) -> None:
-    recipe = replace(worker.RECIPE, method=Hierarchical(parents="recursive"), batch_size=8, steps=6)
-
-    for name, options in (("whole", {}), ("parts", {"stop": _stop_after(3)})):
-        with pytest.MonkeyPatch.context() as patch:
-            _small_memory(patch, CUDA, largest=2, at=4, backward=False)
-            with pytest.warns(ChangedCourseWarning, match="they are halved"):
-                run(tmp_path / name, recipe=recipe, **options)
-    sizes: list[int] = []
-    with pytest.MonkeyPatch.context() as patch:
-        original = loop.training_step
-        patch.setattr(loop, "training_step", lambda *rest: (sizes.append(len(rest[6])), original(*rest))[1])
-        run(tmp_path / "parts", recipe=recipe)
-    assert sizes == [2] * 12
-    for file in (STATE, "log.csv"):
-        assert (tmp_path / "parts" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-
-
-def test_out_of_memory_again_ends_the_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _small_memory(monkeypatch, CUDA, largest=0, at=1, backward=False)
-    with pytest.warns(ChangedCourseWarning), pytest.raises(NotEnoughMemoryError) as caught:
-        run(tmp_path)
-    assert str(caught.value) == (
-        "memory ran out at step 1 with micro-batches of 1 images, which had been halved: free some memory and go on, "
-        "or begin again with more micro_batches."
-    )
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_micro_batch_of_one_image_is_not_halved(
-    run: Run, worker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _small_memory(monkeypatch, CUDA, largest=0, at=1, backward=False)
-    with pytest.raises(NotEnoughMemoryError, match="with micro-batches of 1 images: free"):
-        run(tmp_path, recipe=replace(worker.RECIPE, batch_size=2))
-
-
-def test_other_errors_are_no_lack_of_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _small_memory(monkeypatch, RuntimeError("shapes do not match"), largest=0, at=3, backward=False)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        run(tmp_path)
-
-
-@pytest.mark.parametrize(("chunks", "split"), [(1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (1, 4), (2, 4), (1, 3), (4, 2)])
-@pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
-def test_every_image_of_a_batch_has_one_part_and_every_part_one_process(chunks: int, split: int, world: int) -> None:
-    division, batch = Division(chunks=chunks, split=split), 24
-    shares = [part for rank in range(world) for part in division.share(rank, world)]
-    assert shares == list(range(division.parts))
-    spans = [division.positions(part, batch)[1:] for part in shares]
-    assert [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])] and spans[-1][1] == batch
-
-
-def test_an_image_and_its_noise_do_not_depend_on_the_part(worker: ModuleType) -> None:
-    """What is drawn for the attack after the images: one seed an image."""
-    device, recipe = torch.device("cpu"), replace(worker.RECIPE, batch_size=12, attack=PGD(steps=1, best=False))
-
-    def drawn(division: Division) -> tuple[Tensor, Tensor, Tensor]:
-        parts = [
-            part_of_batch(recipe, worker.Pictures(), 3, division, number, device) for number in range(division.parts)
-        ]
-        seeds = [torch.randint(2**62, (len(part.images),), generator=part.generator) for part in parts]
-        return torch.cat([p.images for p in parts]), torch.cat([p.leaves for p in parts]), torch.cat(seeds)
-
-    whole = drawn(Division(chunks=2))
-    for split in (2, 3, 4, 6):
-        for ours, expected in zip(drawn(Division(chunks=2, split=split)), whole, strict=True):
-            assert torch.equal(ours, expected)
