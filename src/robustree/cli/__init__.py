@@ -25,6 +25,7 @@ COMMANDS = (
     ("convert", "weights between the layouts of transformers and open_clip"),
     ("card", "write the model card of a hardened checkpoint"),
     ("push", "upload a hardened checkpoint to the Hugging Face hub"),
+    ("doctor", "say what this machine has, what is missing, and how to install it"),
 )
 """Commands and what they do, in the order in which a newcomer meets them."""
 
