@@ -1,8 +1,7 @@
-"""`robustree tree show` and `robustree tree check`: label trees, without torch."""
+"""`robustree tree`: show, check, build and compare label trees; torch is loaded only where a model is."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,10 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
+from robustree.cli.class_lists import read_classes
 from robustree.cli.parsing import nearest, parse
+from robustree.cli.tree_compare import Compare, compare
+from robustree.cli.tree_output import check_output, page, print_levels, say_written
+from robustree.cli.tree_wordnet import Wordnet
+from robustree.cli.tree_wordnet import build as build_wordnet
 from robustree.taxonomy import EMOJI_TREES, Forest, draw_tree, emoji_forest, leaves_of, outline, read_forest
+from robustree.writing import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +45,33 @@ class Check:
 
 
 def run(arguments: Sequence[str]) -> int:
-    commands = Annotated[Show, tyro.conf.subcommand("show")] | Annotated[Check, tyro.conf.subcommand("check")]
-    options = parse(commands, arguments, command="tree", about="Show or check a label tree.")
+    commands = (
+        Annotated[Show, tyro.conf.subcommand("show")]
+        | Annotated[Check, tyro.conf.subcommand("check")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
+        | Annotated[Wordnet, tyro.conf.subcommand("wordnet")]
+    )
+    options = parse(commands, arguments, command="tree", about="Show, check, build or compare label trees.")
+    match options:
+        case Show():
+            _show(options)
+        case Check():
+            print_levels(read_one(options.tree, options.classes))
+        case Compare():
+            compare(options, _read_several(options.trees))
+        case Wordnet():
+            build_wordnet(options)
+    return 0
+
+
+def _show(options: Show) -> None:
+    if options.output is not None:
+        check_output(options.output, ".svg", ".html")
     forest = read_one(options.tree, options.classes)
-    if isinstance(options, Check):
-        _print_levels(forest)
-    elif options.output is None:
+    if options.output is None:
         print(outline(forest, forest.trees[0].name), end="")
     else:
         _draw(forest, options.output, options.width)
-    return 0
 
 
 def read_one(name: str, classes: Path | None) -> Forest:
@@ -70,40 +91,24 @@ def read_one(name: str, classes: Path | None) -> Forest:
     return read_forest([name], read_classes(classes) if classes else leaves_of(name))
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names from a file: a JSON list of names, or one name a line.
+def _read_several(names: Sequence[str]) -> Forest:
+    """The forest of several trees over the classes of the first.
 
     Raises:
-        ValueError: no such file, not text, or not a list of names.
+        ValueError: one is neither shipped nor a file, two have one name, or they have other classes.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{str(path)!r} is no list of classes ({error}): write one name a line.") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'{str(path)!r} holds no list of names: write ["cat", "dog"], or one name a line.')
-    return tuple(name for name in names if name)
-
-
-def _print_levels(forest: Forest) -> None:
-    tree = forest.trees[0]
-    print(f"{tree.name} is right: {forest.leaf_count} leaves, {len(tree.levels)} levels above them")
-    for cut in forest.cuts():
-        sizes = [cut.of_leaf.count(node) for node in range(len(cut.nodes))]
-        spread = "" if cut.level == 0 else f"  of {min(sizes)} to {max(sizes)} leaves"
-        print(f"  {cut.label:<{len(tree.name) + 3}} {len(cut.nodes):>4} nodes{spread}")
+    leaves = read_one(names[0], None).leaves if names else ()
+    sources: list[TreeSource] = []
+    for name in names:
+        source = _source(name, leaves)
+        twins = sum(other.name.rpartition("-")[0] == source.name or other.name == source.name for other in sources)
+        sources.append(replace(source, name=f"{source.name}-{twins + 1}") if twins else source)
+    return build_forest(leaves, sources)
 
 
 def _draw(forest: Forest, output: Path, width: int) -> None:
-    if output.suffix not in (".svg", ".html"):
-        raise ValueError(f"--output is {str(output)!r}; a tree is drawn into a file that ends in .svg or .html.")
     drawing = draw_tree(forest, forest.trees[0].name, width=width)
     if output.suffix == ".html":
-        title = f"{forest.trees[0].name} label tree"
-        drawing = (
-            f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n{drawing}\n</html>\n'
-        )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(drawing, encoding="utf-8")
-    Console(soft_wrap=True, highlight=False).print(f"drawing  {output}")
+        drawing = page(f"{forest.trees[0].name} label tree", drawing)
+    write_whole(output, drawing)
+    say_written("drawing", output)

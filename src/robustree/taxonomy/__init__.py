@@ -10,6 +10,7 @@ from robustree.taxonomy.files import (
     parse_tree,
     read_forest,
     read_tree,
+    tree_to_json,
     write_forest,
 )
 from robustree.taxonomy.forest import Cut, Forest, Tree, TreeSource, build_forest
@@ -31,5 +32,6 @@ __all__ = [
     "parse_tree",
     "read_forest",
     "read_tree",
+    "tree_to_json",
     "write_forest",
 ]
