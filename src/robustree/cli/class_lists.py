@@ -46,8 +46,8 @@ def open_classes(where: str) -> ClassList:
         )
     if not path.is_file():
         raise ValueError(
-            f"there is no list of classes {where!r}{nearest(where, shipped)}: give a file with one class a line, a tree "
-            f"file, or one of {', '.join(shipped)}."
+            f"there is no list of classes {where!r}{nearest(where, shipped)}: give a file with one class a line, "
+            f"a tree file, or one of {', '.join(shipped)}."
         )
     names = leaves_of(path) if _is_tree(path) else read_classes(path)
     if len(names) < 2:

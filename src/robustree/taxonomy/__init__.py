@@ -14,10 +14,11 @@ from robustree.taxonomy.files import (
     write_forest,
 )
 from robustree.taxonomy.forest import Cut, Forest, Tree, TreeSource, build_forest
-from robustree.taxonomy.shipped import EMOJI_TREES, emoji_forest
+from robustree.taxonomy.shipped import EMOJI_TREES, SHIPPED_TREES, emoji_forest, shipped_forest, shipped_tree_file
 
 __all__ = [
     "EMOJI_TREES",
+    "SHIPPED_TREES",
     "Cut",
     "Forest",
     "Tree",
@@ -32,6 +33,8 @@ __all__ = [
     "parse_tree",
     "read_forest",
     "read_tree",
+    "shipped_forest",
+    "shipped_tree_file",
     "tree_to_json",
     "write_forest",
 ]

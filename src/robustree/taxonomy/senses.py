@@ -110,20 +110,15 @@ def find_senses(classes: Sequence[str], nouns: Nouns, given: Mapping[str, str] |
         names.append(name)
         found.append(("", (given[name],)) if name in given else lookup.name(name))
     _check(names, found, given, nouns, lookup)
-    votes = Counter(above for _, senses in found if len(senses) == 1 for above in nouns.above(senses[0]))
+    return _chosen(names, found, nouns)
 
-    def score(senses: Sequence[str], position: int) -> float:
-        # summed exactly, so that the choice does not depend on the order of a set
-        return math.fsum(math.log1p(votes[above]) for above in nouns.above(senses[position])) - RARITY * math.log1p(
-            position
-        )
 
-    chosen = []
-    for name, (words, senses) in zip(names, found, strict=True):
-        best = max(range(len(senses)), key=lambda position: (score(senses, position), -position))
-        others = tuple(wnid for wnid in senses if wnid != senses[best])
-        chosen.append(Sense(name=name, wnid=senses[best], looked_up=words, others=others))
-    return tuple(chosen)
+def known_senses(classes: Sequence[str], nouns: Nouns) -> dict[int, str]:
+    """The synsets of those classes that WordNet has, by the position of the class; chosen as `find_senses` does."""
+    lookup = Lookup(nouns)
+    found = {position: looked for position, name in enumerate(classes) if (looked := lookup.name(name))[1]}
+    senses = _chosen([classes[position] for position in found], [*found.values()], nouns)
+    return {position: sense.wnid for position, sense in zip(found, senses, strict=True)}
 
 
 def parse_senses(text: str, classes: Sequence[str], *, where: str) -> dict[str, str]:
@@ -167,6 +162,22 @@ def describe(wnid: str, nouns: Nouns) -> str:
     synset = nouns.synsets[wnid]
     kind = f" ({nouns.synsets[synset.hypernyms[0]].lemmas[0]})" if synset.hypernyms else ""
     return f"{synset.lemmas[0]}{kind}"
+
+
+def _chosen(names: Sequence[str], found: Sequence[tuple[str, tuple[str, ...]]], nouns: Nouns) -> tuple[Sense, ...]:
+    votes = Counter(above for _, senses in found if len(senses) == 1 for above in nouns.above(senses[0]))
+
+    def score(wnid: str, position: int) -> float:
+        # summed exactly, so that the choice does not depend on the order of a set
+        likeness = math.fsum(math.log1p(votes[above]) for above in nouns.above(wnid))
+        return likeness - RARITY * math.log1p(position)
+
+    chosen = []
+    for name, (words, senses) in zip(names, found, strict=True):
+        best = max(range(len(senses)), key=lambda position: (score(senses[position], position), -position))
+        others = tuple(wnid for wnid in senses if wnid != senses[best])
+        chosen.append(Sense(name=name, wnid=senses[best], looked_up=words, others=others))
+    return tuple(chosen)
 
 
 def _name_of(wnid: str, nouns: Nouns) -> str:

@@ -6,9 +6,22 @@ A tree is given as its chains: for every leaf the internal nodes above it, from 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
-Chains = Sequence[Sequence[int]]
+Chains: TypeAlias = Sequence[Sequence[int]]
+
+
+def chains_above(parents: Mapping[int, int], leaf_count: int) -> list[list[int]]:
+    """The chains of the leaves 0..leaf_count-1 in a tree given by the parent of every node but the root's children."""
+    chains = []
+    for leaf in range(leaf_count):
+        chain, node = [], leaf
+        while node in parents:
+            node = parents[node]
+            chain.append(node)
+        chains.append(chain)
+    return chains
 
 
 def node_sizes(chains: Chains) -> Counter[int]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 
-from robustree.taxonomy.nested import Nested, TreeSource
+from robustree.taxonomy.nested import TreeSource, assemble
 from robustree.taxonomy.nouns import Nouns, Synset, wordnet_nouns
 from robustree.taxonomy.senses import Sense
-from robustree.taxonomy.sizing import useful_sizes
+from robustree.taxonomy.sizing import chains_above, useful_sizes
 
 LICENCE = "WordNet 3.0 license, Copyright 2006 by Princeton University; Apache-2.0 for names and changes"
 _ROOT = ""
@@ -29,22 +29,27 @@ def wordnet_tree(senses: Sequence[Sense], *, name: str = "wordnet", levels: int 
     """
     nouns = wordnet_nouns()
     children = _branching(senses, nouns)
-    names = _names(children, [sense.name for sense in senses], nouns)
-    chains = _chains(children, len(senses))
+    classes = [sense.name for sense in senses]
+    names = _names(children, classes, nouns)
+    number = {wnid: len(senses) + position for position, wnid in enumerate(names)}
+    parents = {
+        child if isinstance(child, int) else number[child]: number[node]
+        for node, below in children.items()
+        for child in below
+        if node != _ROOT
+    }
+    chains = chains_above(parents, len(senses))
     sizes = useful_sizes(chains, levels)
     if not sizes:
-        raise ValueError(f"WordNet puts no two of the {len(senses)} classes into a group of their own: name more classes.")
-
-    def nested(node: str) -> Nested:
-        leaves = [senses[child].name for child in children[node] if isinstance(child, int)]
-        inner = {names[child]: nested(child) for child in children[node] if isinstance(child, str)}
-        return [*leaves, inner] if leaves and inner else leaves or inner
-
+        raise ValueError(
+            f"WordNet puts no two of the {len(senses)} classes into a group of their own: name more classes."
+        )
+    nested = assemble(classes, chains, {number[wnid]: written for wnid, written in names.items()})
     about = (
         "Hypernyms of WordNet 3.0, the first where there are several; nodes of no use in a caption left out, "
         "unary nodes collapsed, levels cut by size."
     )
-    return TreeSource(name, nested(_ROOT), cut_sizes=sizes, about=about, licence=LICENCE)
+    return TreeSource(name, nested, cut_sizes=sizes, about=about, licence=LICENCE)
 
 
 def is_readable(wnid: str) -> bool:
@@ -114,16 +119,3 @@ def _names(children: dict[str, list[str | int]], classes: Sequence[str], nouns: 
             names[wnid] = free[0] if free else f"{candidates[-1]} ({wnid})"
             taken.add(names[wnid].casefold())
     return names
-
-
-def _chains(children: dict[str, list[str | int]], count: int) -> list[list[int]]:
-    number = {wnid: count + position for position, wnid in enumerate(children)}
-    parent = {child: node for node, below in children.items() for child in below}
-    chains = []
-    for leaf in range(count):
-        chain, node = [], parent[leaf]
-        while node != _ROOT:
-            chain.append(number[node])
-            node = parent[node]
-        chains.append(chain)
-    return chains
