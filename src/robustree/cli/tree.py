@@ -15,6 +15,8 @@ from robustree.cli.parsing import nearest, parse
 from robustree.cli.tree_cluster import Cluster
 from robustree.cli.tree_cluster import build as build_clusters
 from robustree.cli.tree_compare import Compare, compare
+from robustree.cli.tree_language import Llm
+from robustree.cli.tree_language import build as build_language
 from robustree.cli.tree_output import check_output, page, print_levels, say_written
 from robustree.cli.tree_wordnet import Wordnet
 from robustree.cli.tree_wordnet import build as build_wordnet
@@ -76,6 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Wordnet, tyro.conf.subcommand("wordnet")]
         | Annotated[Cluster, tyro.conf.subcommand("cluster")]
+        | Annotated[Llm, tyro.conf.subcommand("llm")]
     )
     options = parse(commands, arguments, command="tree", about="Show, check, list, build or compare label trees.")
     match options:
@@ -91,6 +94,8 @@ def run(arguments: Sequence[str]) -> int:
             build_wordnet(options)
         case Cluster():
             build_clusters(options)
+        case Llm():
+            build_language(options)
     return 0
 
 

@@ -14,9 +14,9 @@ from robustree.taxonomy.senses import known_senses
 from robustree.taxonomy.sizing import sized_level, useful_sizes
 from robustree.taxonomy.wordnet import candidate_names, is_readable
 
-COVERED = 0.75
+COVERED = 2 / 3
 """The share of a cluster's classes that its hypernym must cover."""
-OWNED = 0.5
+OWNED = 1 / 3
 """The share of a hypernym's classes that must lie in the cluster."""
 
 

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import linkage
 from robustree.taxonomy.sizing import chains_above
 
 Linkage = Literal["ward", "average", "complete"]
-"""How far two clusters are apart: by the variance that their union adds, or by the members' mean or largest distance."""
+"""How far apart two clusters are: the variance that their union adds, or the mean or largest distance of members."""
 
 
 def directions(embeddings: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -44,8 +44,12 @@ class Lookup:
         return found
 
     def words(self, text: str) -> tuple[str, ...]:
-        """The senses of exactly these words: as written, else with other blanks and hyphens, else as a plural."""
+        """The senses of exactly these words: as written, else with other blanks and hyphens, else as a plural.
+
+        Words in lower case are no proper name as long as another sense is there: "crane" is not Stephen Crane."""
         found = self.nouns.senses(text)
+        if text.islower():
+            found = tuple(wnid for wnid in found if text in self.nouns.synsets[wnid].lemmas) or found
         spelled = found or self._all(self._squeezed.get(_squeeze(text), ()))
         return spelled or self._all(self.nouns.singulars(text))
 

@@ -60,14 +60,14 @@ def is_readable(wnid: str) -> bool:
 def candidate_names(synset: Synset) -> tuple[str, ...]:
     """What a synset may be called, the most readable name first.
 
-    The name written by hand, if there is one; then the lemmas of which it is the first sense, then the others, each in
-    WordNet's order; last "kind of" its first lemma.
+    The name written by hand, else its first lemma of which it is the most frequent sense, else its first lemma; then
+    "kind of" that name, for where a class is called so; then its other lemmas.
     """
     written = _naming()[1].get(synset.wnid)
     ranked = sorted(range(len(synset.lemmas)), key=lambda position: synset.senses[position] > 1)
     lemmas = [synset.lemmas[position] for position in ranked]
     first = written or lemmas[0]
-    return tuple(dict.fromkeys([first, *lemmas, f"kind of {first}"]))
+    return tuple(dict.fromkeys([first, f"kind of {first}", *lemmas]))
 
 
 @lru_cache(maxsize=1)
@@ -116,6 +116,6 @@ def _names(children: dict[str, list[str | int]], classes: Sequence[str], nouns: 
         for wnid in level:
             candidates = candidate_names(nouns.synsets[wnid])
             free = [name for name in candidates if name.casefold() not in taken]
-            names[wnid] = free[0] if free else f"{candidates[-1]} ({wnid})"
+            names[wnid] = free[0] if free else f"{candidates[0]} ({wnid})"
             taken.add(names[wnid].casefold())
     return names
