@@ -89,13 +89,13 @@ def language_tree(
 
 
 def _ask_groups(classes: Sequence[str], model: Asked, levels: int) -> tuple[tuple[str, ...], ...]:
-    most = max(2, len(classes) // 2)
+    most = max(3, len(classes) // 2)
     prompt = _prompt(
         "groups",
         classes="\n".join(classes),
         levels=str(levels),
         fewest=str(max(2, len(classes) // 40)),
-        most=str(max(2, len(classes) // 4)),
+        most=str(max(3, len(classes) // 4)),
         shape=_SHAPES[levels - 1],
     )
     try:

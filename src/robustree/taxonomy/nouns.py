@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import lzma
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -73,14 +75,23 @@ class Nouns:
 
     def above(self, wnid: str) -> frozenset[str]:
         """All synsets above one, by every hypernym; itself excluded."""
-        found: dict[str, None] = {}
-        waiting = [*self.synsets[wnid].hypernyms]
-        while waiting:
-            hypernym = waiting.pop()
-            if hypernym not in found:
-                found[hypernym] = None
-                waiting.extend(self.synsets[hypernym].hypernyms)
-        return frozenset(found)
+        if wnid not in self._above:
+            hypernyms = self.synsets[wnid].hypernyms
+            self._above[wnid] = frozenset(hypernyms).union(*map(self.above, hypernyms))
+        return self._above[wnid]
+
+    @cached_property
+    def _above(self) -> dict[str, frozenset[str]]:
+        return {}
+
+    @cached_property
+    def information(self) -> dict[str, float]:
+        """How much it says to be below a synset, 1 - ln(1 + h) / ln(N), with h of the N synsets below it: 0 at the top.
+
+        Source: the intrinsic information content of Seco, Veale and Hayes (ECAI 2004)."""
+        below = Counter(above for wnid in self.synsets for above in self.above(wnid))
+        total = math.log(len(self.synsets))
+        return {wnid: 1 - math.log1p(below[wnid]) / total for wnid in self.synsets}
 
     def paths(self, wnid: str) -> int:
         """The number of different ways from a synset up to the top."""

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from robustree.taxonomy.nouns import WNID, Nouns
 
-RARITY = 6.0
+RARITY = 3.0
 """How much a later sense must fit better: ln(its number) times this is taken off its score."""
 
 _QUALIFIED = re.compile(r"(.+) \((.+)\)")
@@ -95,8 +95,8 @@ def find_senses(classes: Sequence[str], nouns: Nouns, given: Mapping[str, str] |
 
     `given` names synsets for some classes; a class may also be a wnid itself or be written `name=wnid`. For the others
     the sense is chosen that suits the list best: the one with the largest
-    sum over the synsets a above it of ln(1 + v_a) - RARITY ln(its number), where v_a counts the given
-    and unambiguous classes below a.
+    sum_a i_a ln(1 + v_a) - RARITY ln(its number), over the synsets a above it, with i_a their information content
+    (`Nouns.information`) and v_a the number of given and unambiguous classes below them.
 
     Raises:
         ValueError: classes that WordNet does not have, a wnid that it does not have, or `given` for other classes.
@@ -173,12 +173,13 @@ def _chosen(names: Sequence[str], found: Sequence[tuple[str, tuple[str, ...]]], 
 
     def score(wnid: str, position: int) -> float:
         # summed exactly, so that the choice does not depend on the order of a set
-        likeness = math.fsum(math.log1p(votes[above]) for above in nouns.above(wnid))
+        likeness = math.fsum(nouns.information[above] * math.log1p(votes[above]) for above in nouns.above(wnid))
         return likeness - RARITY * math.log1p(position)
 
     chosen = []
     for name, (words, senses) in zip(names, found, strict=True):
-        best = max(range(len(senses)), key=lambda position: (score(senses[position], position), -position))
+        numbers = range(len(senses))
+        best = max(numbers, key=lambda number: (score(senses[number], number), -number)) if len(senses) > 1 else 0
         others = tuple(wnid for wnid in senses if wnid != senses[best])
         chosen.append(Sense(name=name, wnid=senses[best], looked_up=words, others=others))
     return tuple(chosen)
