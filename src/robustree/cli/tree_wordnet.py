@@ -40,11 +40,11 @@ def build(options: Wordnet) -> None:
     check_tree_name(options.name)
     classes = open_classes(options.classes)
     given: dict[str, str] = {}
+    if classes.synsets is not None:
+        given = parse_senses(classes.synsets, classes.names, where=options.classes)
     if options.senses is not None:
         text = options.senses.read_text(encoding="utf-8-sig")
-        given = parse_senses(text, classes.names, where=str(options.senses))
-    elif classes.synsets is not None:
-        given = parse_senses(classes.synsets, classes.names, where=options.classes)
+        given |= parse_senses(text, classes.names, where=str(options.senses))
     nouns = wordnet_nouns()
     senses = find_senses(classes.names, nouns, given)
     source = wordnet_tree(senses, name=options.name, levels=options.levels)
