@@ -101,6 +101,7 @@ def test_comparison_of_trees(run: Run, house: Path, tmp_path: Path) -> None:
         (["compare", "tree.json", "unicode"], "is no class of the model"),
         (["compare", "tree.json", "other.json", "--output", "map.png"], "a file that ends in .svg or .html"),
         (["compare", "tree.json", "no.json"], "cannot be read"),
+        (["show", "tree.json", "--output", "t.svg", "--width", "0"], "the width is 0 pixels"),
         (
             ["wordnet", "imagenett", "--output", "t.json"],
             "(did you mean 'imagenet'?): give a file with one class a line",

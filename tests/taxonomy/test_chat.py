@@ -139,6 +139,7 @@ def test_a_slow_answer_ends_in_time(tmp_path: Path) -> None:
         ({"endpoint": "https://me:pw@host/v1"}, "holds a user name, a password or a query"),
         ({"endpoint": "http://far.example/v1", "key": KEY}, "the key would go to far.example unencrypted"),
         ({"tries": 0}, "both must be positive"),
+        ({"key": f"{KEY}\nX-Other: 1"}, "the key holds blanks, line ends or letters beyond ASCII"),
     ],
 )
 def test_bad_settings(settings: dict[str, object], sentence: str, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _show(options: Show) -> None:
     if options.output is None:
         print(outline(forest, name), end="")
         return
-    drawing = draw_tree(forest, name, width=options.width or legible_width(forest))
+    drawing = draw_tree(forest, name, width=legible_width(forest) if options.width is None else options.width)
     if options.output.suffix == ".html":
         drawing = page(f"{name} label tree", drawing)
     write_whole(options.output, drawing)

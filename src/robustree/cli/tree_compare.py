@@ -25,7 +25,7 @@ class Compare:
     """Say how alike trees over the same classes are."""
 
     trees: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TREE TREE [TREE ...]")]
-    """Two or more shipped trees (unicode wordnet place size words) or tree files."""
+    """Two or more shipped trees, such as unicode or imagenet/kind (see tree list), or tree files."""
     output: Path | None = None
     """Draw a heat map of all levels into this .svg or .html file."""
 

@@ -68,6 +68,8 @@ class Chat:
             raise ValueError(f"the endpoint is {self.endpoint!r}; give a URL such as http://localhost:8000/v1.")
         if parts.username or parts.password or parts.query:
             raise ValueError("the endpoint holds a user name, a password or a query: give the plain URL up to /v1.")
+        if not self.key.isascii() or not self.key.isprintable() or " " in self.key:
+            raise ValueError("the key holds blanks, line ends or letters beyond ASCII: set it to the key alone.")
         if self.key and parts.scheme == "http" and parts.hostname not in _LOCAL:
             raise ValueError(f"the key would go to {parts.hostname} unencrypted: give an https:// endpoint.")
         if self.timeout <= 0 or self.tries < 1:
@@ -128,7 +130,7 @@ class Chat:
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error, deadline) from error
-        except (TimeoutError, urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise NoAnswerError(self._without_key(str(reason) or type(error).__name__)) from error
         return self._parsed(content)

@@ -97,6 +97,9 @@ def _branching(senses: Sequence[Sense], nouns: Nouns) -> dict[str, list[str | in
             (node,) = below[node]
         return node
 
+    top = collapsed(_ROOT)
+    if isinstance(top, str):
+        below[_ROOT] = below[top]  # a node above all classes says nothing about them
     kept: dict[str, list[str | int]] = {}
     waiting = [_ROOT]
     while waiting:
