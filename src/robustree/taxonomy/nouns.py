@@ -55,6 +55,17 @@ class Nouns:
         """The synsets of a lemma, the most frequent sense first; empty where WordNet does not have it."""
         return self._by_lemma.get(lemma.casefold(), ())
 
+    def spelled_alike(self, text: str) -> tuple[str, ...]:
+        """The lemmas with the same letters and digits in the same order: "coffee maker" for "coffeemaker"."""
+        return tuple(self._by_letters.get(_letters(text), ()))
+
+    @cached_property
+    def _by_letters(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for lemma in self._by_lemma:
+            found.setdefault(_letters(lemma), []).append(lemma)
+        return found
+
     def singulars(self, lemma: str) -> tuple[str, ...]:
         """Lemmas of WordNet of which this may be the plural: irregular ones, else by the ending."""
         words = lemma.casefold().split(" ")
@@ -97,6 +108,10 @@ class Nouns:
         """The number of different ways from a synset up to the top."""
         above = self.synsets[wnid].hypernyms
         return sum(self.paths(hypernym) for hypernym in above) if above else 1
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]", "", text.casefold())
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from robustree.taxonomy.nouns import WNID, Nouns
 
@@ -35,14 +34,6 @@ class Lookup:
 
     nouns: Nouns
 
-    @cached_property
-    def _squeezed(self) -> dict[str, list[str]]:
-        """Lemmas by their letters and digits alone: "coffeemaker" finds "coffee maker"."""
-        found: dict[str, list[str]] = {}
-        for lemma in self.nouns.lemmas:
-            found.setdefault(_squeeze(lemma), []).append(lemma)
-        return found
-
     def words(self, text: str) -> tuple[str, ...]:
         """The senses of exactly these words: as written, else with other blanks and hyphens, else as a plural.
 
@@ -50,8 +41,7 @@ class Lookup:
         found = self.nouns.senses(text)
         if text.islower():
             found = tuple(wnid for wnid in found if text in self.nouns.synsets[wnid].lemmas) or found
-        spelled = found or self._all(self._squeezed.get(_squeeze(text), ()))
-        return spelled or self._all(self.nouns.singulars(text))
+        return found or self._all(self.nouns.spelled_alike(text)) or self._all(self.nouns.singulars(text))
 
     def name(self, name: str) -> tuple[str, tuple[str, ...]]:
         """What was looked up and its senses.
@@ -187,10 +177,6 @@ def _chosen(names: Sequence[str], found: Sequence[tuple[str, tuple[str, ...]]], 
 
 def _name_of(wnid: str, nouns: Nouns) -> str:
     return nouns.synsets[wnid].lemmas[0] if wnid in nouns.synsets else wnid
-
-
-def _squeeze(text: str) -> str:
-    return re.sub(r"[\W_]", "", text.casefold())
 
 
 def _check(
