@@ -25,9 +25,9 @@ from fashion_mnist.net import LEAVES, images_of, trained
 from torch import Tensor, nn
 
 from robustree.attacks import AutoAttack, Threat
-from robustree.checkpoint import write_whole
 from robustree.objectives import Loss, Margin
 from robustree.tree_model import Scores
+from robustree.writing import write_whole
 
 HERE = Path(__file__).parent
 MARK = "<!-- table -->\n"

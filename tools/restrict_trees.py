@@ -13,6 +13,8 @@ import json
 from pathlib import Path
 from typing import TypeAlias
 
+from robustree.taxonomy import TreeSource, tree_to_json
+
 Node: TypeAlias = "dict[str, Node] | list[str]"
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "robustree"
@@ -21,7 +23,6 @@ ABOUT = (
     "The ImageNet tree of the same name over the 200 classes of Tiny-ImageNet; groups that were left with one "
     "class are merged with their neighbours (tools/restrict_trees.py)."
 )
-WIDTH = 110
 
 MERGES: dict[str, dict[str, tuple[str, ...]]] = {
     "kind": {
@@ -125,23 +126,6 @@ def merged(node: Node, name: str, old: tuple[str, ...]) -> Node:
     }
 
 
-def written(node: Node, depth: int) -> str:
-    """JSON text of a node: one child a line, lists of leaves broken at WIDTH."""
-    pad = " " * depth
-    if isinstance(node, list):
-        names = [json.dumps(leaf, ensure_ascii=False) for leaf in node]
-        rows = [names[0]]
-        for name in names[1:]:
-            if len(pad) + 1 + len(rows[-1]) + 2 + len(name) > WIDTH - 2:
-                rows[-1] += ","
-                rows.append(name)
-            else:
-                rows[-1] += f", {name}"
-        return f"[{rows[0]}]" if len(rows) == 1 else "[\n" + "".join(f"{pad} {row}\n" for row in rows) + f"{pad}]"
-    lines = [f"{pad} {json.dumps(name)}: {written(child, depth + 1)}" for name, child in node.items()]
-    return "{\n" + ",\n".join(lines) + f"\n{pad}}}"
-
-
 def main() -> None:
     classes = (PACKAGE / "data" / "classes" / "tiny_imagenet.txt").read_text(encoding="utf-8").splitlines()
     target = LIBRARY / "tiny_imagenet"
@@ -151,9 +135,7 @@ def main() -> None:
         node = restricted(source["tree"], frozenset(classes))
         for name, old in merges.items():
             node = merged(node, name, old)
-        head = {"name": tree, "about": ABOUT, "licence": source["licence"]}
-        lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
-        text = "\n".join(["{", *lines, f' "tree": {written(node, 1)}', "}", ""])
+        text = tree_to_json(TreeSource(tree, node, about=ABOUT, licence=source["licence"]))
         (target / f"{tree}.json").write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -31,6 +31,7 @@ from robustree.model_card import write_card
 from robustree.models import VisionLanguageModel, hub, load
 from robustree.taxonomy import Forest, forest_from_json, forest_to_json
 from robustree.tree_model import Depths, Head, TreeModel, fill
+from robustree.writing import write_whole
 
 FORMAT = 1
 MARKER = "robustree.json"
@@ -216,25 +217,6 @@ def complete_files(directory: Path, *, marker: str) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         if new and not any(directory.iterdir()):
             directory.rmdir()
-
-
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name, flush it to the disk, and rename: readers see the old or the new, never a
-    part."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # mkstemp gives 0600: others may read results
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def remove_leftovers(directory: Path, names: Sequence[str]) -> None:

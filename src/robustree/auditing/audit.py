@@ -19,12 +19,13 @@ from torch import Tensor
 from robustree.attacks import AutoAttack, ImageNoise
 from robustree.auditing.plan import LevelAttack, Plan, Run, described, level_objective
 from robustree.auditing.rows import FOREST, Key, Row, open_rows
-from robustree.checkpoint import device_of, weights_digest, write_whole
+from robustree.checkpoint import device_of, weights_digest
 from robustree.data.catalog import AuditImages
 from robustree.objectives import Readout, level_scores
 from robustree.processes import Processes
 from robustree.taxonomy import Forest, forest_to_json
 from robustree.tree_model import Predictor, Scores, TreeModel
+from robustree.writing import write_whole
 
 HEAD_NAMES = {"sphere": "cosine", "poincare": "hyperbolic", "euclidean": "euclidean"}
 CHUNK = 4

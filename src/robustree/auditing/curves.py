@@ -16,11 +16,12 @@ from robustree.attacks import PGD, ImageNoise, Objective, Threat
 from robustree.auditing.audit import Status, Subject, image_noise
 from robustree.auditing.curve_file import FILE, FORMAT, Fell, level_curves, read_curves
 from robustree.auditing.plan import Plan, Run, described
-from robustree.checkpoint import device_of, weights_digest, write_whole
+from robustree.checkpoint import device_of, weights_digest
 from robustree.data.catalog import AuditImages
 from robustree.objectives import Margin, Readout, level_scores, targets
 from robustree.taxonomy import Cut, Forest
 from robustree.tree_model import Scores, TreeModel
+from robustree.writing import write_whole
 
 __all__ = ["measure_curves", "read_curves"]
 

@@ -18,11 +18,12 @@ from robustree.attacks.rounding import round_to_bytes
 from robustree.auditing.audit import Subject, attack_level, image_noise, predictions
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.auditing.rows import read_rows
-from robustree.checkpoint import device_of, write_whole
+from robustree.checkpoint import device_of
 from robustree.data.catalog import AuditImages
 from robustree.data.folder import png_bytes
 from robustree.taxonomy import Forest
 from robustree.tree_model import Scores
+from robustree.writing import write_whole
 
 GALLERY, FOLDER = "gallery.json", "gallery"
 KINDS = ("clean", "perturbation", "adversarial")

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from robustree.checkpoint import remove_leftovers, write_whole
+from robustree.checkpoint import remove_leftovers
 from robustree.lock import sole_writer
+from robustree.writing import write_whole
 
 ROWS, HEADER, FOREST = "rows.jsonl", "audit.json", "forest.json"
 PROTOCOL = ("forest", "threat", "stop", "seed", "images", "labels")

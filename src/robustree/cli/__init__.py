@@ -20,7 +20,7 @@ COMMANDS = (
     ("attack", "write adversarial PNGs for a folder of images"),
     ("misspell", "find the spelling of each class name that costs most decisions"),
     ("classify", "say what images show, at every level of every tree"),
-    ("tree", "list, show or check label trees"),
+    ("tree", "show, check, list, build or compare label trees"),
     ("report", "rebuild the report of an audit from its rows"),
     ("convert", "weights between the layouts of transformers and open_clip"),
     ("card", "write the model card of a hardened checkpoint"),

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from robustree.attacks.rounding import round_to_bytes
 from robustree.auditing.audit import predictions
-from robustree.checkpoint import write_whole
 from robustree.cli.endings import keeping
 from robustree.cli.images import Goal, Picture, batches, find_pictures
 from robustree.cli.loading import choose_device, choose_forest, find_level, open_over, sources
@@ -31,6 +30,7 @@ from robustree.data import read_image
 from robustree.data.folder import png_bytes
 from robustree.taxonomy import Cut, Forest
 from robustree.tree_model import TEMPLATE, Scores, TreeModel
+from robustree.writing import write_whole
 
 _SHOWN = 20  # lines of the printed table; attack.json has all
 

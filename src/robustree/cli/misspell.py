@@ -21,7 +21,7 @@ from rich.text import Text
 from robustree.attacks import CharacterEdits
 from robustree.auditing.audit import HEAD_NAMES, Status
 from robustree.auditing.spelling import Spelling, Tally, misspelled, tally, worst_spellings
-from robustree.checkpoint import load_checkpoint, write_whole
+from robustree.checkpoint import load_checkpoint
 from robustree.cli.endings import keeping
 from robustree.cli.loading import Source, choose_device, choose_forest, data_set, find_level, open_model, sources
 from robustree.cli.options import Device
@@ -30,6 +30,7 @@ from robustree.cli.progress import Bar
 from robustree.models import VisionLanguageModel
 from robustree.taxonomy import Forest
 from robustree.tree_model import TEMPLATE, TreeModel, build_tree_model
+from robustree.writing import write_whole
 
 FILE = "spelling.json"
 _SHOWN = 20  # lines of the printed table; spelling.json has all

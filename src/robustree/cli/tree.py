@@ -1,29 +1,41 @@
-"""`robustree tree list`, `robustree tree show` and `robustree tree check`: label trees, without torch."""
+"""`robustree tree`: list, show, check, build and compare label trees; torch is loaded only for text embeddings."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
+from robustree.cli.class_lists import read_classes
 from robustree.cli.parsing import nearest, parse
+from robustree.cli.tree_cluster import Cluster
+from robustree.cli.tree_cluster import build as build_clusters
+from robustree.cli.tree_compare import Compare, compare
+from robustree.cli.tree_language import Llm
+from robustree.cli.tree_language import build as build_language
+from robustree.cli.tree_output import check_output, page, print_levels, say_written
+from robustree.cli.tree_wordnet import Wordnet
+from robustree.cli.tree_wordnet import build as build_wordnet
 from robustree.taxonomy import (
     EMOJI_TREES,
     SHIPPED_TREES,
     Forest,
+    TreeSource,
+    build_forest,
     draw_tree,
     leaves_of,
     outline,
     read_forest,
+    read_tree,
     shipped_forest,
     shipped_tree_file,
 )
+from robustree.taxonomy.drawing import legible_width
+from robustree.writing import write_whole
 
 SHIPPED_NAMES = tuple(f"{data_set}/{tree}" for data_set, trees in SHIPPED_TREES.items() for tree in trees)
 """The shipped trees as the command line names them; those of the emoji also go by their bare name."""
@@ -44,8 +56,8 @@ class Show:
     """Draw into this .svg or .html file instead of printing."""
     classes: Path | None = None
     """The classes, one a line or as a JSON list; those of the tree if left out."""
-    width: int = 900
-    """Pixels of the drawing."""
+    width: int | None = None
+    """Pixels of the drawing; 900, or as many as the names of all classes need, if left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +75,27 @@ def run(arguments: Sequence[str]) -> int:
         Annotated[Show, tyro.conf.subcommand("show")]
         | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[List, tyro.conf.subcommand("list")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
+        | Annotated[Wordnet, tyro.conf.subcommand("wordnet")]
+        | Annotated[Cluster, tyro.conf.subcommand("cluster")]
+        | Annotated[Llm, tyro.conf.subcommand("llm")]
     )
-    options = parse(commands, arguments, command="tree", about="Show, check or list label trees.")
-    if isinstance(options, List):
-        print(table_of_shipped_trees(), end="")
-        return 0
-    forest = read_one(options.tree, options.classes)
-    if isinstance(options, Check):
-        _print_levels(forest)
-    elif options.output is None:
-        print(outline(forest, forest.trees[0].name), end="")
-    else:
-        _draw(forest, options.output, options.width)
+    options = parse(commands, arguments, command="tree", about="Show, check, list, build or compare label trees.")
+    match options:
+        case Show():
+            _show(options)
+        case Check():
+            print_levels(read_one(options.tree, options.classes))
+        case List():
+            print(table_of_shipped_trees(), end="")
+        case Compare():
+            compare(options, _read_several(options.trees))
+        case Wordnet():
+            build_wordnet(options)
+        case Cluster():
+            build_clusters(options)
+        case Llm():
+            build_language(options)
     return 0
 
 
@@ -84,17 +105,12 @@ def read_one(name: str, classes: Path | None) -> Forest:
     Raises:
         ValueError: neither, or the tree does not fit the classes.
     """
-    shipped = f"emoji/{name}" if name in EMOJI_TREES else name
-    if shipped in SHIPPED_NAMES:
+    path = _find(name)
+    leaves = read_classes(classes) if classes else leaves_of(path)
+    if (shipped := _shipped_name(name)) in SHIPPED_NAMES:
         data_set, tree = shipped.split("/")
-        leaves = read_classes(classes) if classes else leaves_of(shipped_tree_file(data_set, tree))
         return shipped_forest(data_set, leaves, [tree])
-    if not Path(name).exists() and not name.endswith(".json"):
-        raise ValueError(
-            f"there is no tree {name!r}{nearest(name, (*EMOJI_TREES, *SHIPPED_NAMES))}: give a tree file or a "
-            "shipped tree; robustree tree list names them."
-        )
-    return read_forest([name], read_classes(classes) if classes else leaves_of(name))
+    return read_forest([path], leaves)
 
 
 def table_of_shipped_trees() -> str:
@@ -111,40 +127,50 @@ def table_of_shipped_trees() -> str:
     return "".join(f"| {line} |\n" for line in padded)
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names from a file: a JSON list of names, or one name a line.
+def _shipped_name(name: str) -> str:
+    return f"emoji/{name}" if name in EMOJI_TREES else name
+
+
+def _find(name: str) -> Path:
+    """The file of a tree; ValueError where it is neither shipped nor a file."""
+    if (shipped := _shipped_name(name)) in SHIPPED_NAMES:
+        data_set, tree = shipped.split("/")
+        return shipped_tree_file(data_set, tree)
+    if not Path(name).exists() and not name.endswith(".json"):
+        raise ValueError(
+            f"there is no tree {name!r}{nearest(name, (*EMOJI_TREES, *SHIPPED_NAMES))}: give a tree file or a "
+            "shipped tree; robustree tree list names them."
+        )
+    return Path(name)
+
+
+def _read_several(names: Sequence[str]) -> Forest:
+    """The forest of several trees over the classes of the first; a name that is taken gets a number.
 
     Raises:
-        ValueError: no such file, not text, or not a list of names.
+        ValueError: one is neither shipped nor a file, or it has other classes than the first.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{str(path)!r} is no list of classes ({error}): write one name a line.") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'{str(path)!r} holds no list of names: write ["cat", "dog"], or one name a line.')
-    return tuple(name for name in names if name)
+    paths = [_find(name) for name in names]
+    leaves = leaves_of(paths[0]) if paths else ()
+    sources: list[TreeSource] = []
+    for path in paths:
+        source = read_tree(path, leaves)
+        taken = {other.name for other in sources}
+        free = (name for number in range(2, len(paths) + 2) if (name := f"{source.name}-{number}") not in taken)
+        sources.append(replace(source, name=next(free)) if source.name in taken else source)
+    return build_forest(leaves, sources)
 
 
-def _print_levels(forest: Forest) -> None:
-    tree = forest.trees[0]
-    print(f"{tree.name} is right: {forest.leaf_count} leaves, {len(tree.levels)} levels above them")
-    for cut in forest.cuts():
-        sizes = [cut.of_leaf.count(node) for node in range(len(cut.nodes))]
-        spread = "" if cut.level == 0 else f"  of {min(sizes)} to {max(sizes)} leaves"
-        print(f"  {cut.label:<{len(tree.name) + 3}} {len(cut.nodes):>4} nodes{spread}")
-
-
-def _draw(forest: Forest, output: Path, width: int) -> None:
-    if output.suffix not in (".svg", ".html"):
-        raise ValueError(f"--output is {str(output)!r}; a tree is drawn into a file that ends in .svg or .html.")
-    drawing = draw_tree(forest, forest.trees[0].name, width=width)
-    if output.suffix == ".html":
-        title = f"{forest.trees[0].name} label tree"
-        drawing = (
-            f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n{drawing}\n</html>\n'
-        )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(drawing, encoding="utf-8")
-    Console(soft_wrap=True, highlight=False).print(f"drawing  {output}")
+def _show(options: Show) -> None:
+    if options.output is not None:
+        check_output(options.output, ".svg", ".html")
+    forest = read_one(options.tree, options.classes)
+    name = forest.trees[0].name
+    if options.output is None:
+        print(outline(forest, name), end="")
+        return
+    drawing = draw_tree(forest, name, width=legible_width(forest) if options.width is None else options.width)
+    if options.output.suffix == ".html":
+        drawing = page(f"{name} label tree", drawing)
+    write_whole(options.output, drawing)
+    say_written("drawing", options.output)

@@ -10,6 +10,7 @@ from robustree.taxonomy.files import (
     parse_tree,
     read_forest,
     read_tree,
+    tree_to_json,
     write_forest,
 )
 from robustree.taxonomy.forest import Cut, Forest, Tree, TreeSource, build_forest
@@ -34,5 +35,6 @@ __all__ = [
     "read_tree",
     "shipped_forest",
     "shipped_tree_file",
+    "tree_to_json",
     "write_forest",
 ]

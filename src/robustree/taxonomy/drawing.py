@@ -13,7 +13,10 @@ from robustree.taxonomy.tree import Tree
 
 __all__ = ["Wedge", "draw_tree", "layout", "outline"]
 
-_FONT_SIZES = (13.0, 12.0, 11.0, 10.0, 9.0, 8.0)
+_LARGEST_FONT, _SMALLEST_INNER_FONT = 13.0, 8.0
+_PLAIN_WIDTH = 900
+"""The width for which the font sizes are meant: a wider drawing has larger letters too."""
+_LEGIBLE_FONT = 7.0
 _MOST_LINES = 3
 _SMALLEST_FONT = 5.0
 _LETTER = 0.56
@@ -96,6 +99,13 @@ def draw_tree(
         parts.append(_label(circle, wedge, texts[wedge.node], ink, forest.leaf_count))
     parts.extend(_captions(forest, tree, circle, width, with_scale=colour is not None))
     return "\n".join(part for part in [*parts, "</svg>"] if part) + "\n"
+
+
+def legible_width(forest: Forest) -> int:
+    """The width in pixels at which a drawing has room for the name of every leaf; at least 900."""
+    longest = max(map(len, forest.leaves))
+    half = _LEGIBLE_FONT * (forest.leaf_count / math.tau + longest * _LETTER) + 10
+    return max(_PLAIN_WIDTH, 2 * math.ceil(half))
 
 
 def layout(forest: Forest, tree_name: str) -> tuple[Wedge, ...]:
@@ -221,7 +231,7 @@ def _label(circle: _Circle, wedge: Wedge, text: str, ink: str, leaf_count: int) 
     slope = math.tan(min((wedge.end - wedge.start) / 2, 1.4))
     place = _point(circle, middle, wedge.middle)
     ways = [svg.broken(text, count) for count in range(1, 1 + min(_MOST_LINES, text.count(" ") + 1))]
-    for font in _FONT_SIZES:
+    for font in _fonts(circle):
         for lines in ways:
             length = max(map(len, lines)) * _LETTER * font + 4
             height = len(lines) * svg.LINE * font
@@ -233,18 +243,28 @@ def _label(circle: _Circle, wedge: Wedge, text: str, ink: str, leaf_count: int) 
     return ""
 
 
+def _fonts(circle: _Circle) -> list[float]:
+    """Font sizes of the inner labels, the largest first: from 13, or more in a wide drawing, down to 8."""
+    fonts = [_LARGEST_FONT * max(1.0, 2 * circle.centre / _PLAIN_WIDTH)]
+    while (smaller := fonts[-1] - round(fonts[-1] / _LARGEST_FONT)) >= _SMALLEST_INNER_FONT:
+        fonts.append(smaller)
+    return fonts
+
+
 def _captions(forest: Forest, tree: Tree, circle: _Circle, width: int, *, with_scale: bool) -> list[str]:
     """The tree's name in the hole, its levels at the lower left, the colour scale at the lower right."""
     ink = colours.code(colours.NEUTRAL)
     room = 1.7 * circle.radii[-1]
-    font = min(16.0, room / (_LETTER * 1.1 * len(tree.name)))
-    parts = [svg.text((circle.centre, circle.centre - 8), 0, font, ink, tree.name, "middle", "bold")]
-    parts.append(svg.text((circle.centre, circle.centre + 9), 0, 10, ink, f"{forest.leaf_count} leaves", "middle"))
+    larger = max(1.0, width / _PLAIN_WIDTH)
+    font = min(16.0 * larger, room / (_LETTER * 1.1 * len(tree.name)))
+    above, below = (circle.centre, circle.centre - 8 * larger), (circle.centre, circle.centre + 9 * larger)
+    parts = [svg.text(above, 0, font, ink, tree.name, "middle", "bold")]
+    parts.append(svg.text(below, 0, 10 * larger, ink, f"{forest.leaf_count} leaves", "middle"))
     if width < 400:
         return parts
     counts = [len(forest.cut(tree.name, level).nodes) for level in range(tree.depth, 0, -1)]
     lines = [f"{tree.name}/{tree.depth - n}: {count} nodes" for n, count in enumerate(counts)]
-    parts.extend(svg.caption([*lines, f"leaf: {forest.leaf_count} nodes"], 8, width - 10, 10))
+    parts.extend(svg.caption([*lines, f"leaf: {forest.leaf_count} nodes"], 8, width - 10, 10 * larger))
     if with_scale:
-        parts.extend(svg.scale_bar(width - 10, width - 10, 0.11 * width, 10))
+        parts.extend(svg.scale_bar(width - 10, width - 10, 0.11 * width, 10 * larger))
     return parts

@@ -12,7 +12,6 @@ Without both, `grow` says what the levels are.
 from __future__ import annotations
 
 import difflib
-import json
 import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import cast
 from robustree.taxonomy.edges import nest
 from robustree.taxonomy.forest import Forest, build_forest, join
 from robustree.taxonomy.growing import check_leaves, grow
+from robustree.taxonomy.layout import tree_to_json
 from robustree.taxonomy.located_json import Json, parse, read_text
 from robustree.taxonomy.nested import Nested, TreeSource, place, walk
 from robustree.taxonomy.snapshot import forest_from_json, forest_to_json
@@ -34,6 +34,7 @@ __all__ = [
     "parse_tree",
     "read_forest",
     "read_tree",
+    "tree_to_json",
     "write_forest",
 ]
 
@@ -92,14 +93,15 @@ def write_forest(forest: Forest, directory: Path | str) -> tuple[Path, ...]:
 
 
 def _written(forest: Forest, tree: Tree) -> str:
-    def children(nodes: Sequence[int]) -> object:
+    def children(nodes: Sequence[int]) -> Nested:
         leaves = [forest.names[node] for node in nodes if node < forest.leaf_count]
         inner = {forest.names[node]: children(tree.children(node)) for node in nodes if node >= forest.leaf_count}
         return [*leaves, inner] if leaves and inner else leaves or inner
 
-    levels = [[forest.names[node] for node in sorted(set(level)) if node >= forest.leaf_count] for level in tree.levels]
-    content = {"name": tree.name, "levels": levels, "tree": children(tree.tops)}
-    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    levels = tuple(
+        tuple(forest.names[node] for node in sorted(set(level)) if node >= forest.leaf_count) for level in tree.levels
+    )
+    return tree_to_json(TreeSource(tree.name, children(tree.tops), levels=levels))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robustree.taxonomy.nested import TreeSource, WrittenTree, problem, walk
+from robustree.taxonomy.sizing import geometric_sizes, node_sizes, partition, sized_level
 
 AUTOMATIC_LEVELS = 5
 """The most levels given to a ragged tree that names no sizes."""
@@ -115,18 +116,18 @@ def _levels(
         ]
     elif source.cut_sizes is not None:
         _check_sizes(source)
-        candidates = [(f"the level of size {size}", _sized_level(size, collapsed)) for size in source.cut_sizes]
+        candidates = [(f"the level of size {size}", sized_level(size, collapsed)) for size in source.cut_sizes]
     elif len(depths) == 1:
         height = depths.pop()
         candidates = [(f"level {depth + 1}", tuple(chain[depth] for chain in as_written)) for depth in range(height)]
     else:
-        candidates = [("", _sized_level(size, collapsed)) for size in _automatic_sizes(collapsed)]
+        candidates = [("", sized_level(size, collapsed)) for size in _automatic_sizes(collapsed)]
     levels: list[tuple[int, ...]] = []
     previous = tuple(range(count))
     for called, level in candidates:
         if len(set(level)) == 1:
             reason = "it is one group of all leaves"
-        elif _partition(level) == _partition(previous):
+        elif partition(level) == partition(previous):
             reason = "it groups the leaves as the level below it does"
         else:
             levels.append(level)
@@ -143,30 +144,9 @@ def _levels(
     return tuple(levels)
 
 
-def _partition(level: tuple[int, ...]) -> tuple[int, ...]:
-    first: dict[int, int] = {}
-    return tuple(first.setdefault(node, leaf) for leaf, node in enumerate(level))
-
-
-def _sizes(chains: list[list[int]]) -> dict[int, int]:
-    sizes: dict[int, int] = {}
-    for chain in chains:
-        for node in chain:
-            sizes[node] = sizes.get(node, 0) + 1
-    return sizes
-
-
-def _sized_level(size: int, chains: list[list[int]]) -> tuple[int, ...]:
-    sizes = _sizes(chains)
-    return tuple(
-        next((node for node in reversed(chain) if sizes[node] <= size), leaf) for leaf, chain in enumerate(chains)
-    )
-
-
 def _automatic_sizes(chains: list[list[int]]) -> list[int]:
-    largest = max((size for size in _sizes(chains).values() if size < len(chains)), default=1)
-    count = min(AUTOMATIC_LEVELS, max(len(chain) for chain in chains))
-    return sorted({round(largest ** (position / count)) for position in range(1, count + 1)})
+    largest = max((size for size in node_sizes(chains).values() if size < len(chains)), default=1)
+    return geometric_sizes(largest, min(AUTOMATIC_LEVELS, max(len(chain) for chain in chains)))
 
 
 def _check_sizes(source: TreeSource) -> None:

@@ -6,6 +6,7 @@ import reprlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TypeAlias
 
 MAX_DEPTH = 64
@@ -133,3 +134,24 @@ def walk(name: str, nested: Nested) -> WrittenTree:
     written = WrittenTree(name)
     written.visit(nested, ())
     return written
+
+
+def assemble(leaves: Sequence[str], chains: Sequence[Sequence[int]], names: Mapping[int, str]) -> Nested:
+    """The nested tree in which leaf k lies below the nodes `chains[k]`, the lowest first; `names` are the nodes'.
+
+    Children keep the order of their first leaf, but the leaves of a node come before its nodes."""
+    below: dict[int, dict[int, None]] = {}
+    single: dict[int, list[str]] = {}
+    root = -1
+    for leaf, chain in zip(leaves, chains, strict=True):
+        path = [*chain, root]
+        single.setdefault(path[0], []).append(leaf)
+        for child, parent in pairwise(path):
+            below.setdefault(parent, {})[child] = None
+
+    def children(node: int) -> Nested:
+        inner = {names[child]: children(child) for child in below.get(node, {})}
+        own = single.get(node, [])
+        return [*own, inner] if own and inner else own or inner
+
+    return children(root)

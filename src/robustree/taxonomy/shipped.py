@@ -14,8 +14,8 @@ from robustree.taxonomy.located_json import read_text
 SHIPPED_TREES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "emoji": ("unicode", "wordnet", "place", "size", "words"),
-        "imagenet": ("kind", "place", "size", "motion"),
-        "tiny_imagenet": ("kind", "place", "size", "motion"),
+        "imagenet": ("kind", "place", "size", "motion", "wordnet"),
+        "tiny_imagenet": ("kind", "place", "size", "motion", "wordnet"),
         "cifar10": ("kind", "size"),
         "cifar100": ("official", "place"),
         "stl10": ("kind", "size"),

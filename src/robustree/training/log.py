@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from robustree.checkpoint import write_whole
+from robustree.writing import write_whole
 
 LOG = "log.csv"
 

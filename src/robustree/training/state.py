@@ -18,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from robustree.checkpoint import tensors_digest, write_whole
+from robustree.checkpoint import tensors_digest
 from robustree.training.errors import ChangedCourseWarning
 from robustree.training.order import Division
+from robustree.writing import write_whole
 
 STATE, BEFORE = "state.safetensors", "state-before.safetensors"
 _ABOUT = "state"

@@ -23,9 +23,9 @@ from robustree.auditing.checks.validity import validity
 from robustree.auditing.checks.watch import Snapshot, computes_gradients, untouched
 from robustree.auditing.plan import Plan
 from robustree.auditing.rows import ROWS, read_rows
-from robustree.checkpoint import write_whole
 from robustree.data import AuditImages
 from robustree.taxonomy import Forest
+from robustree.writing import write_whole
 
 AUDIT = ("S1", "S19", "S20", "S25", "S26")
 """Checks of the whole audit; all others are made for every subject."""
