@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustree.taxonomy.drawing import draw_tree, outline
+from robustree.taxonomy.drawing import Trace, draw_tree, outline
 from robustree.taxonomy.files import (
     forest_from_json,
     forest_to_json,
@@ -19,6 +19,7 @@ __all__ = [
     "EMOJI_TREES",
     "Cut",
     "Forest",
+    "Trace",
     "Tree",
     "TreeSource",
     "build_forest",
