@@ -1,4 +1,5 @@
-# Two commands, each sets up what it needs in .venv: `make demo` (the main job) and `make test`.
+# Two commands, each sets up what it needs in .venv: `make demo` (the main job) and `make test`. Apart from them,
+# `make test-browser` walks through the page of `robustree demo`: it installs Chromium, which is not everybody's wish.
 V := .venv
 PYTHON ?= python3
 
@@ -14,6 +15,9 @@ check: $(V)/.ready-test
 	$(V)/bin/lint-imports
 	$(V)/bin/pyright
 
+test-browser: $(V)/.ready-browser
+	$(V)/bin/python -m pytest -q -m browser tests/demo
+
 $(V)/.ready: pyproject.toml constraints.txt
 	test -x $(V)/bin/python || $(PYTHON) -m venv $(V)
 	$(V)/bin/python -m pip install -q -c constraints.txt -e .
@@ -23,4 +27,9 @@ $(V)/.ready-test: $(V)/.ready
 	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[test,check]'
 	touch $@
 
-.PHONY: demo test check
+$(V)/.ready-browser: $(V)/.ready-test
+	command -v chromium >/dev/null || { apt-get update && apt-get install -y chromium; }
+	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[browser]'
+	touch $@
+
+.PHONY: demo test check test-browser

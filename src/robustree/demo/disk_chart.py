@@ -154,9 +154,10 @@ def _table(disk: Disk, way: Sequence[Tensor], clean: Decisions, now: Decisions |
     """True distances of the clean and of the attacked image to the nodes that were and are chosen at each level."""
     lines = []
     for cut in reversed(levels_of(disk.forest, disk.tree)):
-        chosen = dict.fromkeys([clean[cut.label].node, *([now[cut.label].node] if now else [])])
-        first = distances(disk.subject.model, way[0], list(chosen))
-        last = distances(disk.subject.model, way[-1], list(chosen))
+        said = [clean, now] if now else [clean]
+        chosen = list(dict.fromkeys(decisions[cut.label].node for decisions in said))
+        first = distances(disk.subject.model, way[0], chosen)
+        last = distances(disk.subject.model, way[-1], chosen)
         for node, near, far in zip(chosen, first, last, strict=True):
             attacked = f"<td class='n'>{far:.3f}</td>" if now else ""
             lines.append(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from robustree.demo.bench import Bench
@@ -52,17 +53,19 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
     Raises:
         ValueError: the address cannot be used.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()
-    except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"the page cannot be served at {host}:{port} ({error}): give another --host or --port (0 for any)."
-        ) from error
-    with listening:
+    with ExitStack() as kept:
+        try:
+            if not 0 <= port <= 65535:
+                raise OSError("ports are 0 to 65535")
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listening = kept.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen()
+        except OSError as error:
+            raise ValueError(
+                f"the page cannot be served at {host}:{port} ({error}): give another --host or --port (0 for any)."
+            ) from error
         yield listening
 
 
@@ -82,6 +85,11 @@ def own_folder() -> Iterator[None]:
 
 def build_app(bench: Bench, *, only_local: bool) -> FastAPI:
     """The page as an ASGI application; with `only_local`, requests that name another host are refused."""
+    return asyncio.run(_assemble(bench, only_local=only_local))
+
+
+async def _assemble(bench: Bench, *, only_local: bool) -> FastAPI:
+    """A coroutine, because gradio opens an event loop, and never closes it, wherever it finds none running."""
     import gradio
     from fastapi import FastAPI
     from fastapi.responses import FileResponse
@@ -90,7 +98,8 @@ def build_app(bench: Bench, *, only_local: bool) -> FastAPI:
     from robustree.demo.page import REPORT_ROUTE, build_page, theme
     from robustree.demo.style import head
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    silent = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = FastAPI(**silent)
     if only_local:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.add_middleware(Headers)
@@ -102,6 +111,7 @@ def build_app(bench: Bench, *, only_local: bool) -> FastAPI:
         app,
         page,
         path="/",
+        app_kwargs=silent,
         footer_links=[],
         run_history=False,
         max_file_size=MAX_BYTES,
