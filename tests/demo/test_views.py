@@ -104,7 +104,7 @@ def test_an_attack_is_shown_in_every_part_at_every_step(bench: Bench) -> None:
     shown = list(attack(bench, visit, "kind", wish))
     assert len(shown) == 4
     assert all(f"Step {step} of 3 · aimed at all levels at once" in part.cards for step, part in enumerate(shown))
-    assert all("<svg" in part.disk and "In the ball" not in part.disk for part in shown)
+    assert all("<svg" in part.disk for part in shown)
     assert shown[0].disk != shown[-1].disk
     flat = replace(bench, subjects=bench.subjects[:1])
     (first, *_) = attack(flat, begin(flat, bench.samples[0]), "kind", wish)

@@ -68,7 +68,7 @@ class _Page:
                         self.cards = _paper(shown.cards, elem_id="cards")
                     with gr.Tab("Over ε"):
                         self._sweep()
-                    with gr.Tab("In the ball"):
+                    with gr.Tab("Ball"):
                         self.disk = _paper(shown.disk or NO_DISK, elem_id="disk")
                     with gr.Tab("Audit"):
                         _paper(_audit(bench.audit), elem_id="audit")
@@ -124,7 +124,7 @@ class _Page:
         swept = self.sweep.click(
             self._find_falls, [self.visit, self.tree, self.here], [self.falls, self.chart], **heavy
         )
-        running = [attacked, swept]
+        running: Any = [attacked, swept]  # gradio's own hint for `cancels` leaves events out
         self.stop.click(None, cancels=running, **quick)
         self.gallery.select(self._pick, [self.tree], fresh, cancels=running, **heavy)
         self.upload.upload(self._take, [self.upload, self.tree], fresh, cancels=running, **heavy)

@@ -98,7 +98,7 @@ async def _assemble(bench: Bench, *, only_local: bool) -> FastAPI:
     from robustree.demo.page import REPORT_ROUTE, build_page, theme
     from robustree.demo.style import head
 
-    silent = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    silent: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
     app = FastAPI(**silent)
     if only_local:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])

@@ -90,7 +90,8 @@ def _card(
     pictures = [("clean", picture_uri(sample.pixels))]
     if look is not None:
         change = look.image.cpu() - sample.pixels
-        pictures += [("change, magnified", picture_uri(magnified(change))), ("attacked", picture_uri(look.image))]
+        times = 0.5 / max(float(change.abs().max()), 1e-6)
+        pictures += [(f"change × {times:.0f}", picture_uri(magnified(change))), ("attacked", picture_uri(look.image))]
     return Card(
         name=subject.name,
         head=subject.head,
