@@ -71,7 +71,7 @@ def test_marks_are_right_or_wrong_by_the_label_and_silent_without_one(bench: Ben
     says = clean[0]["leaf"].node
     right = draw_cards(bench, replace(unlabelled, leaf=says), "kind", clean)
     wrong = draw_cards(bench, replace(unlabelled, leaf=(says + 1) % 9), "kind", clean)
-    row = f"{bench.forest.names[says]}</span> <small>{100 * clean[0]['leaf'].score:.0f} %"
+    row = f"{bench.forest.names[says]}</span> <small>{100 * clean[0]['leaf'].score:.0f}\N{NO-BREAK SPACE}%"
     assert f'<span class="right"><span role="img" aria-label="right">✓</span> {row}' in right
     assert f'<span class="wrong"><span role="img" aria-label="wrong">✗</span> {row}' in wrong
     wish = Wish(forest=bench.forest, level="leaf", eps=1.0, steps=9)

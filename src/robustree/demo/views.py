@@ -91,7 +91,7 @@ def _card(
     if look is not None:
         change = look.image.cpu() - sample.pixels
         times = 0.5 / max(float(change.abs().max()), 1e-6)
-        pictures += [(f"change × {times:.0f}", picture_uri(magnified(change))), ("attacked", picture_uri(look.image))]
+        pictures += [(f"change ×{times:.0f}", picture_uri(magnified(change))), ("attacked", picture_uri(look.image))]
     return Card(
         name=subject.name,
         head=subject.head,
