@@ -16,7 +16,7 @@ check: $(V)/.ready-test
 	$(V)/bin/pyright
 
 test-browser: $(V)/.ready-browser
-	$(V)/bin/python -m pytest -q -m browser tests/demo
+	$(V)/bin/python -m pytest -q -s -m browser tests/demo
 
 $(V)/.ready: pyproject.toml constraints.txt
 	test -x $(V)/bin/python || $(PYTHON) -m venv $(V)

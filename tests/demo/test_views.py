@@ -80,6 +80,7 @@ def test_marks_are_right_or_wrong_by_the_label_and_silent_without_one(bench: Ben
     changed = draw_cards(
         replace(bench, subjects=bench.subjects[:1]), unlabelled, "kind", clean, wish=wish, looks=[look]
     )
+    assert "aimed at leaf, away from the first answer · ε = 1" in changed
     assert '<span class="changed"><span role="img" aria-label="changed">≠</span>' in changed
     assert f'<span class="was">was {bench.forest.names[says]}</span>' in changed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 
 from torch import Tensor
@@ -29,10 +30,15 @@ class Disk:
     plane: Plane
     marks: tuple[Mark, ...]
 
-    @property
+    @cached_property
     def reach(self) -> float:
         """The radius of the part of the unit disk that is shown."""
         return min(1.0, 1.22 * max(math.hypot(mark.x, mark.y) for mark in self.marks))
+
+    @cached_property
+    def texts(self) -> str:
+        """The part of the drawing that no image changes: rings, texts and the names of the coarsest."""
+        return "".join([*_rings(self), *_texts(self)])
 
 
 def build_disk(subject: Subject, forest: Forest, tree: str) -> Disk:
@@ -53,28 +59,33 @@ def draw_disk(disk: Disk, way: Sequence[Tensor], clean: Decisions, now: Decision
 
 
 def _svg(disk: Disk, way: Sequence[Tensor], clean: Decisions, now: Decisions | None) -> str:
-    forest, name = disk.forest, escape(disk.subject.name)
-    said = f"Texts of the tree {escape(disk.tree)} and the image in a plane of the ball of {name}"
-    parts = [f'<svg viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="{said}">', *_rings(disk)]
-    fills, top = _fills(disk), set(levels_of(forest, disk.tree)[-1].nodes)
+    names, places = disk.forest.names, {mark.node: mark for mark in disk.marks}
+    said = f"Texts of the tree {escape(disk.tree)} and the image in a plane of the ball of {escape(disk.subject.name)}"
+    parts = [f'<svg viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="{said}">', disk.texts]
+    before = clean["leaf"].node
+    parts.append(_ringed(disk, places[before], names[before], "was"))
+    if now is not None and now["leaf"].node != before:
+        after = now["leaf"].node
+        parts.append(_ringed(disk, places[after], names[after], "now"))
+    return "".join([*parts, _way(disk, way), "</svg>"])
+
+
+def _texts(disk: Disk) -> list[str]:
+    """Every text as a dot, then the names of the coarsest."""
+    forest, fills = disk.forest, _fills(disk)
+    top = set(levels_of(forest, disk.tree)[-1].nodes)
+    parts = []
     for mark in disk.marks:
+        kind, radius = ("inner", 3.6) if mark.node >= forest.leaf_count else ("leaf", 2.2)
+        if mark.node in top:
+            kind, radius = "top", 6.5
         x, y = _at(disk, mark.x, mark.y)
-        kind, radius = (
-            ("top", 6.5) if mark.node in top else ("inner", 3.6) if mark.node >= forest.leaf_count else ("leaf", 2.2)
-        )
         tip = f"{forest.names[mark.node]}, depth {mark.depth:.2f}"
         parts.append(
             f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fills[mark.node]}">'
             f"<title>{escape(tip)}</title></circle>"
         )
-    places = {mark.node: mark for mark in disk.marks}
-    parts += [_label(disk, places[node], forest.names[node], "name") for node in sorted(top)]
-    before = clean["leaf"].node
-    parts.append(_ringed(disk, places[before], forest.names[before], "was"))
-    if now is not None and now["leaf"].node != before:
-        after = now["leaf"].node
-        parts.append(_ringed(disk, places[after], forest.names[after], "now"))
-    return "".join([*parts, _way(disk, way), "</svg>"])
+    return parts + [_label(disk, mark, forest.names[mark.node], "name") for mark in disk.marks if mark.node in top]
 
 
 def _rings(disk: Disk) -> list[str]:

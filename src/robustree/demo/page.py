@@ -127,7 +127,7 @@ class _Page:
         running: Any = [attacked, swept]  # gradio's own hint for `cancels` leaves events out
         self.stop.click(None, cancels=running, **quick)
         self.gallery.select(self._pick, [self.tree], fresh, cancels=running, **heavy)
-        self.upload.upload(self._take, [self.upload, self.tree], fresh, cancels=running, **heavy)
+        self.upload.upload(self._take, [self.upload, self.tree], [self.gallery, *fresh], cancels=running, **heavy)
         self.tree.change(self._plant, [self.visit, self.tree], fresh, cancels=running, **heavy)
         self.level.change(self._aim_at, [self.visit, self.tree, self.level], [self.aim], **quick)
         self.here.change(self._draw_falls, [self.falls, self.here], [self.chart], **quick)
@@ -150,7 +150,7 @@ class _Page:
             sample = read_upload(Path(path), resolution=self.bench.resolution)
         except ValueError as refused:
             return {self.notice: _alert(refused)}
-        return self._fresh(visits.begin(self.bench, sample), tree)
+        return {self.gallery: gr.Gallery(selected_index=None)} | self._fresh(visits.begin(self.bench, sample), tree)
 
     def _plant(self, visit: Visit, tree: str) -> Changes:
         return self._fresh(visit, tree)

@@ -76,7 +76,7 @@ def draw_cards(
     page = {
         "cards": cards,
         "headline": _headline(bench.forest, sample, tree),
-        "progress": _progress(bench.forest, wish, looks[0].step) if wish and looks else None,
+        "progress": _progress(bench.forest, sample, wish, looks[0].step) if wish and looks else None,
     }
     return render("cards.html.jinja", **page)
 
@@ -157,9 +157,11 @@ def _headline(forest: Forest, sample: Sample, tree: str) -> str:
     return " › ".join(dict.fromkeys(forest.names[node] for node in reversed(forest.path(tree, sample.leaf))))
 
 
-def _progress(forest: Forest, wish: Wish, step: int) -> str:
+def _progress(forest: Forest, sample: Sample, wish: Wish, step: int) -> str:
     where = "all levels at once" if wish.level == ALL else wish.level
-    goal = "away from the right answer" if wish.towards is None else f"towards “{forest.names[wish.towards]}”"
+    goal = "away from the right answer" if sample.leaf is not None else "away from the first answer"
+    if wish.towards is not None:
+        goal = f"towards “{forest.names[wish.towards]}”"
     return f"Step {step} of {wish.steps} · aimed at {where}, {goal} · ε = {budget(wish.eps)}"
 
 
