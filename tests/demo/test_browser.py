@@ -161,7 +161,7 @@ def test_an_aim_is_reached(visit: Visit) -> None:
     number_of(page, "#eps", "16")
     attack(page)
     assert "towards “thing to eat or drink”" in page.inner_text("#cards .progress")
-    assert "broken at leaf" in page.inner_text(".card:first-child")
+    assert "taken for thing to eat or drink after" in page.inner_text(".card:first-child")
 
 
 def test_every_level_is_swept_over_eps_and_the_slider_asks_about_one(visit: Visit) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -81,6 +82,29 @@ def test_the_page_its_scripts_and_its_styles_load_nothing_from_another_host(visi
             folder = path.rpartition("/")[0]
             waiting += [f if f.startswith(("http", "//", "/")) else f"{folder}/{f}" for f in inside if f[:5] != "data:"]
     assert styles
+
+
+def test_the_server_speaks_to_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    ask, connect = socket.getaddrinfo, socket.socket.connect
+
+    def getaddrinfo(host: str, *rest: Any, **named: Any) -> Any:
+        asked.append(host)
+        return ask(host, *rest, **named)
+
+    def connected(self: socket.socket, address: Any) -> None:
+        asked.append(address)
+        connect(self, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket.socket, "connect", connected)
+    with own_folder(), TestClient(build_app(bench, only_local=True), base_url=OWN) as client:
+        assert client.get("/").status_code == 200
+        assert client.get("/config").json()["analytics_enabled"] is False
+    assert asked == []
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", 1), timeout=1)
+    assert asked  # the net holds fish
 
 
 def test_the_report_is_sealed_off(visitor: TestClient) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def test_under_attack_cards_say_what_the_looks_say(bench: Bench) -> None:
         assert len([tag for tag, _ in page.seen if tag == "img"]) == 6
         assert len(classed(page, "trace")) == 4
         for look in looks:
-            ending = f"broken at kind/2 after {look.first} step{'' if look.first == 1 else 's'}"
+            ending = f"taken for food after {look.first} step{'' if look.first == 1 else 's'}"
             assert (ending if look.achieved else "stands") in html
         assert html.count("attacked</span></span>") == 2  # one marked level a card
         for subject, look in zip(bench.subjects, looks, strict=True):
@@ -83,6 +85,28 @@ def test_marks_are_right_or_wrong_by_the_label_and_silent_without_one(bench: Ben
     assert "aimed at leaf, away from the first answer · ε = 1" in changed
     assert '<span class="changed"><span role="img" aria-label="changed">≠</span>' in changed
     assert f'<span class="was">was {bench.forest.names[says]}</span>' in changed
+
+
+def test_verdicts_say_what_the_attack_did(bench: Bench) -> None:
+    forest = bench.forest
+    one = replace(bench, subjects=bench.subjects[:1])
+
+    def verdict(sample: Sample, **wanted: Any) -> str:
+        clean = decide(one.subjects[0], forest, sample.pixels)
+        *_, look = watch(one.subjects[0], sample, clean, Wish(forest=forest, steps=8, **wanted))
+        html = draw_cards(one, sample, "kind", [clean], wish=Wish(forest=forest, steps=8, **wanted), looks=[look])
+        (said,) = re.findall(r'<span class="verdict[^>]*>([^<]*)</span>', html)
+        return said
+
+    said = decide(one.subjects[0], forest, bench.samples[0].pixels)["leaf"].node
+    known = replace(bench.samples[0], leaf=said)
+    mistaken = replace(bench.samples[0], leaf=(said + 1) % 9)
+    assert re.fullmatch(r"broken at leaf after \d+ steps?", verdict(known, level="leaf", eps=1.0))
+    assert verdict(known, level="leaf", eps=1e-6) == "stands"
+    assert verdict(mistaken, level="leaf", eps=1e-6) == "wrong before the attack"
+    clean = decide(one.subjects[0], forest, known.pixels)
+    wrong = sum(clean[cut.label].node != cut.nodes[cut.of_leaf[said]] for cut in forest.cuts())
+    assert verdict(known, level=ALL, eps=1e-6) == f"{wrong} of 6 levels broken"
 
 
 def test_names_cannot_break_out_of_the_page(make_tree_model: Callable[..., TreeModel]) -> None:

@@ -54,9 +54,9 @@ class _Page:
     """The components, and the functions between them."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.first = bench, bench.forest.trees[0].name
+        self.bench = bench
         begun = visits.begin(bench, bench.samples[0])
-        shown = visits.show(bench, begun, self.first)
+        shown = visits.show(bench, begun, bench.forest.trees[0].name)
         with gr.Blocks(title="robustree", analytics_enabled=False, delete_cache=(600, 600), fill_width=True) as blocks:
             self.visit, self.falls = gr.State(begun), gr.State([])  # gradio copies them for every visitor
             _paper(render("header.html.jinja", missing=bench.missing))

@@ -72,15 +72,16 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
 @contextmanager
 def own_folder() -> Iterator[None]:
     """Everything that gradio writes goes into a temporary folder, which ends with the page; it reports to nobody."""
-    wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
-    before = {name: os.environ.get(name) for name in (*wanted, "GRADIO_TEMP_DIR")}
     with tempfile.TemporaryDirectory(prefix="robustree-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(wanted | {"GRADIO_TEMP_DIR": folder})
+        wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
+        before = {name: os.environ[name] for name in wanted if name in os.environ}
+        os.environ.update(wanted)
         try:
             yield
         finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+            for name in wanted:
+                del os.environ[name]
+            os.environ.update(before)
 
 
 def build_app(bench: Bench, *, only_local: bool) -> FastAPI:

@@ -26,7 +26,6 @@ HERE = Path(__file__).parent
 TREE_WIDTH = 360
 RIGHT, WRONG = "var(--right)", "var(--wrong)"
 
-
 Fate = Literal["right", "wrong", "kept", "changed"]
 """What became of a decision; the last two where nobody knows what is right."""
 
@@ -88,6 +87,9 @@ def _card(
     now = clean if look is None else read(look.scores, forest)
     rows = tuple(_row(forest, cut.label, sample, clean, now, wish) for cut in reversed(levels_of(forest, tree)))
     pictures = [("clean", picture_uri(sample.pixels))]
+    verdict, broken = (
+        ("not attacked yet", False) if wish is None or look is None else _verdict(sample, clean, wish, look)
+    )
     if look is not None:
         change = look.image.cpu() - sample.pixels
         times = 0.5 / max(float(change.abs().max()), 1e-6)
@@ -96,8 +98,8 @@ def _card(
         name=subject.name,
         head=subject.head,
         number=number,
-        verdict=_verdict(wish, look),
-        broken=look is not None and look.achieved,
+        verdict=verdict,
+        broken=broken,
         pictures=tuple(pictures),
         rows=rows,
         tree=Markup(_tree(forest, tree, sample, clean, None if look is None else now)),
@@ -135,13 +137,22 @@ def _tree(forest: Forest, tree: str, sample: Sample, clean: Decisions, now: Deci
     return draw_tree(forest, tree, width=TREE_WIDTH, traces=traces)
 
 
-def _verdict(wish: Wish | None, look: Look | None) -> str:
-    if wish is None or look is None:
-        return "not attacked yet"
-    if not look.achieved:
-        return "stands"
-    what = "broken at every level" if wish.level == ALL else f"broken at {wish.level}"
-    return f"{what} after {look.first} step{'s' if look.first != 1 else ''}"
+def _verdict(sample: Sample, clean: Decisions, wish: Wish, look: Look) -> tuple[str, bool]:
+    """What an attack has done, in a few words, and whether it has done anything."""
+    forest = wish.forest
+    truth = (
+        {label: said.node for label, said in clean.items()} if sample.leaf is None else truth_of(forest, sample.leaf)
+    )
+    after = f"after {look.first} step{'s' if look.first != 1 else ''}"
+    if wish.towards is not None:
+        return (f"taken for {forest.names[wish.towards]} {after}", True) if look.achieved else ("stands", False)
+    if wish.level == ALL:
+        now = read(look.scores, forest)
+        wrong = sum(now[label].node != node for label, node in truth.items())
+        return f"{wrong} of {len(truth)} levels broken", wrong > 0
+    if clean[wish.level].node != truth[wish.level]:
+        return "wrong before the attack", True
+    return (f"broken at {wish.level} {after}", True) if look.achieved else ("stands", False)
 
 
 def _said(subject: Subject, rows: Sequence[Row], *, attacked: bool) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from robustree.checkpoint import device_of
 from robustree.demo.attacking import Look, Wish, watch
 from robustree.demo.bench import Bench, Sample
 from robustree.demo.decisions import Decisions, decide, read
@@ -76,6 +78,7 @@ def _disk(bench: Bench, tree: str) -> tuple[int, Disk] | None:
 
 
 def _point(bench: Bench, number: int, visit: Visit) -> Tensor:
+    """Where a model of the bench sees the image before any attack (D,)."""
     model = bench.subjects[number].model
-    device = next(model.parameters()).device
-    return model.image_points(visit.sample.pixels[None].to(device)).detach()[0]
+    with torch.no_grad():
+        return model.image_points(visit.sample.pixels[None].to(device_of(model)))[0]

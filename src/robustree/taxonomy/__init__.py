@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustree.taxonomy.drawing import Trace, draw_tree, outline
+from robustree.taxonomy.drawing import draw_tree, outline
 from robustree.taxonomy.files import (
     forest_from_json,
     forest_to_json,
@@ -14,6 +14,7 @@ from robustree.taxonomy.files import (
 )
 from robustree.taxonomy.forest import Cut, Forest, Tree, TreeSource, build_forest
 from robustree.taxonomy.shipped import EMOJI_TREES, emoji_forest
+from robustree.taxonomy.traces import Trace
 
 __all__ = [
     "EMOJI_TREES",

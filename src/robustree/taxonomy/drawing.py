@@ -12,7 +12,7 @@ from robustree.taxonomy.outline import outline
 from robustree.taxonomy.traces import Trace, draw_trace
 from robustree.taxonomy.tree import Tree
 
-__all__ = ["Trace", "Wedge", "draw_tree", "layout", "outline"]
+__all__ = ["Wedge", "draw_tree", "layout", "outline"]
 
 _FONT_SIZES = (13.0, 12.0, 11.0, 10.0, 9.0, 8.0)
 _MOST_LINES = 3
