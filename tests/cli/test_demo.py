@@ -105,12 +105,12 @@ def test_the_command_serves_until_it_is_interrupted_and_leaves_nothing(house: Pa
         assert said.startswith("open http://127.0.0.1:")
         with urllib.request.urlopen(said.split()[1], timeout=30) as answer:
             assert b"Attack one image, and watch it in the tree." in answer.read()
-        page.send_signal(signal.SIGINT)
+        page.send_signal(signal.SIGTERM)
         _, complaints = page.communicate(timeout=30)
     finally:
         watchdog.cancel()
         page.kill()
-    assert page.returncode == 130
+    assert page.returncode == 143
     assert "Traceback" not in complaints
     left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert left == []

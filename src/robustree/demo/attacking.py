@@ -43,7 +43,7 @@ class Wish:
             raise ValueError(f"the attack has {self.steps} steps; it may have 1 to {MOST_STEPS}.")
         if self.level == ALL and self.towards is not None:
             raise ValueError("an attack at all levels at once is aimed at none: choose one level to aim.")
-        self.cuts, self.target  # noqa: B018 - refuse a level that is not there, and a node that it cannot be aimed at
+        _ = self.cuts, self.target  # both refuse what is not there
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
