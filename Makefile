@@ -1,4 +1,5 @@
-# Two commands, each sets up what it needs in .venv: `make demo` (the main job) and `make test`. Apart from them,
+# Two commands, each sets up what it needs in .venv: `make demo` (the main job) and `make test`.
+# `make check` (style, types, contracts) and `make docs` (the site, in site/) are the rest of what .ci/run asks for.
 # `make test-browser` walks through the page of `robustree demo`: it installs Chromium, which is not everybody's wish.
 V := .venv
 PYTHON ?= python3
@@ -18,6 +19,9 @@ check: $(V)/.ready-test
 test-browser: $(V)/.ready-browser
 	$(V)/bin/python -m pytest -q -s -m browser tests/demo
 
+docs: $(V)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict -q
+
 $(V)/.ready: pyproject.toml constraints.txt
 	test -x $(V)/bin/python || $(PYTHON) -m venv $(V)
 	$(V)/bin/python -m pip install -q -c constraints.txt -e .
@@ -32,4 +36,8 @@ $(V)/.ready-browser: $(V)/.ready-test
 	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[browser]'
 	touch $@
 
-.PHONY: demo test check test-browser
+$(V)/.ready-docs: $(V)/.ready
+	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+.PHONY: demo test check docs test-browser

@@ -1,12 +1,11 @@
 """Does the strongest attack change the tables? AutoAttack at every level of the five trees against PGD-20.
 
-    python benchmarks/strongest.py run MODELS --shard 0/2 &   python benchmarks/strongest.py run MODELS --shard 1/2
-    python benchmarks/strongest.py table                       # strongest.json and strongest.md
+    python benchmarks/strongest.py run --shard 0/2 &   python benchmarks/strongest.py run --shard 1/2
+    python benchmarks/strongest.py table               # strongest.json and strongest.md
 
-MODELS is a folder with one hardened checkpoint a method (`robustree harden ... --output MODELS/tecoa`), named as in
-quickstart_ablation.py; the plain model is added. Every model meets PGD-20 on the margin and AutoAttack `fast` (APGD on
-cross-entropy, then aimed at nine wrong classes) at each of the 12 levels, and AutoAttack `standard` at the leaf, on the
-same drawings of the held-out artists."""
+Hardens the models of quickstart_ablation.py again (seed 0, the same recipes; they stay in benchmarks/runs/models).
+Every model meets PGD-20 on the margin and AutoAttack `fast` (APGD on cross-entropy, then aimed at nine wrong classes)
+at each of the 12 levels, and AutoAttack `standard` at the leaf, on the same 131 drawings as in the ablation."""
 
 from __future__ import annotations
 
@@ -21,40 +20,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from quickstart_ablation import ATTACK, IMAGES, THREAT, settings
 
 import robustree
-from robustree.attacks import PGD, AutoAttack, Threat
+from robustree.attacks import AutoAttack
 from robustree.auditing.audit import Subject, audit
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.auditing.rows import read_rows
 from robustree.auditing.statistics import wilson
-from robustree.checkpoint import load_checkpoint, write_whole
+from robustree.checkpoint import MARKER, load_checkpoint, write_whole
 from robustree.data import emoji
 from robustree.models import load
 from robustree.taxonomy import Forest
+from robustree.training import harden
 from robustree.tree_model import TreeModel, build_tree_model
 
 HERE = Path(__file__).parent
-RUNS = HERE / "runs" / "strongest"
+RUNS, MODELS = HERE / "runs" / "strongest", HERE / "runs" / "models"
 METHODS = ("plain", "tecoa", "pmg_aft", "fare", "agft", "hrft_5trees")
-THREAT, IMAGES, SEED = Threat(eps=4 / 255), 66, 0
-PGD20, FAST = LevelAttack(PGD(steps=20, step_size=0.25)), LevelAttack(AutoAttack(version="fast"), None)
+SEED = 0
+PGD20, FAST = LevelAttack(ATTACK), LevelAttack(AutoAttack(version="fast"), None)
 STANDARD = LevelAttack(AutoAttack(version="standard"), None)
 
 
-def opened(name: str, models: Path, forest: Forest) -> TreeModel:
-    """A method's model over the forest, ready to be attacked."""
-    if name == "plain":
-        model = load("nano")
-        images = emoji().audit(model.image_encoder.preprocessing.resolution).subset(64, seed=SEED)
-        found = build_tree_model(model, forest, images=images.pixels)
-    else:
-        found = load_checkpoint(models / name, forest=forest).tree_model
-    return found.requires_grad_(False)
+def opened(name: str, forest: Forest) -> TreeModel:
+    """A method's model over the forest, hardened unless it was before."""
+    model, data = load("nano"), emoji()
+    setting = next(setting for setting in settings() if setting.name == name)
+    if setting.recipe is None:
+        images = data.audit(model.image_encoder.preprocessing.resolution).subset(64, seed=SEED)
+        return build_tree_model(model, forest, images=images.pixels).requires_grad_(False)
+    if not (MODELS / name / MARKER).exists():
+        harden(model, data, data.forest(setting.trees), setting.recipe, MODELS / name)
+    return load_checkpoint(MODELS / name, forest=forest).tree_model.requires_grad_(False)
 
 
-def run(models: Path, shard: str) -> None:
-    """Audit what is missing; rows stay in benchmarks/runs/strongest."""
+def run(shard: str) -> None:
+    """Harden and audit what is missing; rows stay in benchmarks/runs/strongest."""
     index, count = map(int, shard.split("/"))
     data = emoji()
     forest = data.forest(None)
@@ -63,7 +65,7 @@ def run(models: Path, shard: str) -> None:
         started = time.process_time()
         for where, trees, attacks in (("levels", forest, (PGD20, FAST)), ("leaf", forest.select([]), (STANDARD,))):
             plan = Plan(threat=THREAT, attacks=attacks, all_levels=None, stop=True, seed=SEED)
-            subject = Subject(name, opened(name, models, trees))
+            subject = Subject(name, opened(name, trees))
             audit([subject], images, trees, plan, RUNS / where / name, command="python benchmarks/strongest.py run")
         print(f"{name}: {time.process_time() - started:.0f} CPU seconds", flush=True)
 
@@ -128,7 +130,7 @@ def table() -> None:
         "seed": SEED,
         "versions": {"robustree": robustree.__version__, "torch": torch.__version__},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread a run, no GPU",
-        "command": "python benchmarks/strongest.py run MODELS",
+        "command": "python benchmarks/strongest.py run",
     }
     write_whole(HERE / "strongest.json", json.dumps(content, indent=1) + "\n")
     head = (
@@ -145,8 +147,7 @@ def table() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("models", type=Path, nargs="?", default=HERE / "runs" / "models")
     parser.add_argument("--shard", default="0/1")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run(options.models, options.shard) if options.what == "run" else table()
+    run(options.shard) if options.what == "run" else table()

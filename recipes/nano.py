@@ -21,7 +21,8 @@ import torch.nn.functional as F
 
 from robustree.checkpoint import write_whole
 from robustree.data.drawings import compose, quickstart_classes, quickstart_drawings
-from robustree.models.huggingface import adapt, nano_directory
+from robustree.models.huggingface import adapt
+from robustree.models.loading import nano_directory
 from robustree.models.nano import PREPROCESSING, RESOLUTION, build_nano, build_tokenizer
 from robustree.taxonomy import Cut, emoji_forest
 from robustree.tree_model import TEMPLATE, build_tree_model, fill

@@ -293,11 +293,11 @@ def test_several_wanted_nodes_are_one_group_of_classes(readout: Readout) -> None
     margin = Margin(cut, leaves, readout=readout, towards=wanted)
     rest = torch.stack([scores[:, c] for c in (0, 2, 3, 5)]).amax(0)
     assert torch.allclose(margin(scored(nodes)), torch.maximum(scores[:, 1], scores[:, 4]) - rest)
-    assert torch.equal(margin.achieved(scored(nodes)), inside) and 0 < inside.sum() < 300
+    assert torch.equal(margin.lead(scored(nodes)) > 0, inside) and 0 < inside.sum() < 300
     crossed = CrossEntropy(cut, leaves, readout=readout, towards=wanted)
     probability = scores.softmax(1)[:, list(wanted)].sum(1)
     assert torch.allclose(crossed(scored(nodes)), probability.log())
-    assert torch.equal(crossed.achieved(scored(nodes)), inside)
+    assert torch.equal(crossed.lead(scored(nodes)) > 0, inside)
     alone = [
         kind(cut, leaves, readout=readout, towards=towards) for kind in (Margin, CrossEntropy) for towards in (3, (3,))
     ]
@@ -330,7 +330,7 @@ def test_the_aimed_ratio_is_the_formula_of_the_authors(groups: int) -> None:
         attack.y_target = rivals
         aimed = plain.aimed(rivals)
         assert torch.allclose(aimed(scored(nodes)), attack.dlr_loss_targeted(nodes, leaves), rtol=1e-10)
-        assert torch.equal(aimed.achieved(scored(nodes)), nodes.argmax(1) != leaves)
+        assert torch.equal(aimed.lead(scored(nodes)) > 0, nodes.argmax(1) != leaves)
 
 
 @pytest.mark.parametrize("kind", [CrossEntropy, Margin, DifferenceOfLogitsRatio])
@@ -346,7 +346,7 @@ def test_aimed_losses_push_towards_their_rival_and_keep_the_decision(kind: type[
     made = objective(scored(nodes))
     assert made.item() == pytest.approx(by_hand[kind], rel=1e-10)
     assert torch.autograd.grad(made.sum(), nodes)[0][0, 4] > 0
-    assert objective.achieved(scored(nodes)).tolist() == [True]  # leaf 1 wins, which is wrong as well
+    assert (objective.lead(scored(nodes)) > 0).tolist() == [True]  # leaf 1 wins, which is wrong as well
     both = kind(LEAF, torch.tensor([2, 0])).aimed(torch.tensor([4, 3])).take(torch.tensor([1]))
     assert both.rival is not None and both.rival.tolist() == [3] and both.leaves.tolist() == [0]
 

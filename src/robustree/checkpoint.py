@@ -2,7 +2,8 @@
 
     config.json, model.safetensors, tokenizer files    `CLIPModel.from_pretrained(directory)` reads these
     head.safetensors                                   image_norm and the pretrained text projection W_0
-    robustree.json                                     forest, head, template, recipe, format version
+    README.md, tree-*.svg                              the model card, with the figures of an audit once it is told
+    robustree.json                                     forest, head, template, recipe, figures, format version
 
 `robustree.json` is written last: a directory that has it is complete.
 """
@@ -26,7 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from robustree.geometry import Euclidean, Poincare, Space, Sphere
-from robustree.models import VisionLanguageModel, load
+from robustree.model_card import write_card
+from robustree.models import VisionLanguageModel, hub, load
 from robustree.taxonomy import Forest, forest_from_json, forest_to_json
 from robustree.tree_model import Depths, Head, TreeModel, fill
 
@@ -65,24 +67,74 @@ def save_checkpoint(
             "forest": forest_to_json(tree_model.forest),
             "record": record,
         }
+        write_card(fresh, tree_model.forest, content)
         (fresh / MARKER).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def load_checkpoint(directory: Path, *, forest: Forest | None = None) -> Checkpoint:
-    """Read a hardened model over its own forest, or over another `forest` (new prompts are encoded).
+def find_checkpoint(where: Path | str) -> Path | None:
+    """The directory of the hardened model at `where`, a directory or a hub id (owner/name), which is then fetched.
+
+    None where there is another kind of model, or nothing.
 
     Raises:
-        ValueError: the directory is no checkpoint of this library, is incomplete, or has another format version.
+        ValueError: the hub does not answer, or it could not be fetched whole.
+    """
+    directory = Path(where)
+    if (directory / MARKER).is_file():
+        return directory
+    name = str(where)
+    return hub.fetch(name) if hub.is_repository(name) and hub.find_file(name, MARKER) else None
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """What `robustree.json` of a checkpoint holds.
+
+    Raises:
+        ValueError: the directory has none, it is damaged, or it has another format version.
     """
     path = directory / MARKER
     if not path.is_file():
         raise ValueError(f"{str(directory)!r} has no {MARKER}; give a directory that `robustree harden` finished.")
-    try:
+    with _damage(path):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(
                 f"{str(path)!r} has format {content['format']}; this version reads {FORMAT}: harden again."
             )
+        return content
+
+
+def read_forest_of(directory: Path) -> Forest:
+    """The forest over which a checkpoint was hardened.
+
+    Raises:
+        ValueError: as `read_record`.
+    """
+    content = read_record(directory)
+    with _damage(directory / MARKER):
+        return forest_from_json(content["forest"])
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """What a damaged record raises, as one sentence."""
+    try:
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error}): restore it or harden again.") from error
+
+
+def load_checkpoint(where: Path | str, *, forest: Forest | None = None) -> Checkpoint:
+    """Read a hardened model over its own forest, or over another `forest` (new prompts are encoded).
+
+    `where`: its directory, or a hub id (owner/name).
+
+    Raises:
+        ValueError: there is no checkpoint of this library, it is incomplete, or has another format version.
+    """
+    directory = find_checkpoint(where) or Path(where)
+    content, own = read_record(directory), read_forest_of(directory)
+    with _damage(directory / MARKER):
         template, record = content["template"], content["record"]
         space = dict(content["head"]["space"])
         head = Head(
@@ -90,9 +142,6 @@ def load_checkpoint(directory: Path, *, forest: Forest | None = None) -> Checkpo
             scale=float(content["head"]["scale"]),
             depths=Depths(**content["head"]["depths"]),
         )
-        own = forest_from_json(content["forest"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is damaged ({error}): restore it or harden again.") from error
     model = load(str(directory))
     projection = nn.Linear(
         model.text_projection.in_features,
@@ -127,6 +176,7 @@ def complete_files(directory: Path, *, marker: str) -> Iterator[Path]:
 
     The file named `marker` leaves first and arrives last: where it stands, all the others are whole and belong to it.
     """
+    new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
     try:
@@ -141,6 +191,8 @@ def complete_files(directory: Path, *, marker: str) -> Iterator[Path]:
             os.replace(file, directory / file.name)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        if new and not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -160,6 +212,20 @@ def write_whole(path: Path, content: bytes | str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def add_to_card(directory: Path, **entries: Any) -> None:
+    """Put entries such as `figures` and `licence` into a checkpoint's record and write its model card again.
+
+    Raises:
+        ValueError: as `read_record`.
+    """
+    content, forest = read_record(directory) | entries, read_forest_of(directory)
+    with tempfile.TemporaryDirectory() as fresh:
+        write_card(Path(fresh), forest, content)
+        for file in sorted(Path(fresh).iterdir()):
+            write_whole(directory / file.name, file.read_bytes())
+    write_whole(directory / MARKER, json.dumps(content, indent=1) + "\n")
 
 
 def device_of(model: torch.nn.Module) -> torch.device:

@@ -1,7 +1,7 @@
 """What attacks maximise: frozen callables `Scores -> (B,)`.
 
 A superclass is a node like a leaf, seen at another cut, so an objective carries its cut and no attack knows about
-trees. `achieved` says whether the attacked decision is already what the attacker wants, whatever the loss;
+trees. `lead` says how far the attacked decision is on the attacker's side, whatever the loss;
 `take(index)` gives the same objective for some images of the batch: decided images can leave."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Objective(Protocol):
 
     def __call__(self, scores: Scores, /) -> Tensor: ...
 
-    def achieved(self, scores: Scores, /) -> Tensor: ...
+    def lead(self, scores: Scores, /) -> Tensor: ...
 
     def take(self, index: Tensor, /) -> Objective: ...
 
@@ -109,10 +109,11 @@ class LevelObjective(ABC):
         """The scores (B, K) whose argmax is the decision under attack."""
         return level_scores(scores, self.cut, self.readout)
 
-    def achieved(self, scores: Scores) -> Tensor:
-        """(B,) whether the decision is one that the attacker wants; never at a tie with one that is not."""
+    def lead(self, scores: Scores) -> Tensor:
+        """(B,) the highest logit that the attacker wants less the highest other one: positive exactly when the decision
+        is a wanted one, zero at a tie."""
         won, lost = self._sides(self.logits(scores))
-        return won > lost
+        return won - lost
 
     def take(self, index: Tensor) -> Self:
         """The same objective for some images of the batch."""
@@ -218,7 +219,7 @@ LOSSES: dict[Loss, type[LevelObjective]] = {
 
 @dataclass(frozen=True, eq=False)
 class WeightedSum:
-    """sum_i weights_i * objectives_i: every level at once (METHOD section 5, step 4, without the hierarchical
+    """sum_i weights_i * objectives_i: every level at once (docs/method.md, section 5, step 4, without the hierarchical
     negatives)."""
 
     objectives: tuple[Objective, ...]
@@ -228,9 +229,9 @@ class WeightedSum:
         terms = [weight * objective(scores) for weight, objective in zip(self.weights, self.objectives, strict=True)]
         return torch.stack(terms).sum(0)
 
-    def achieved(self, scores: Scores) -> Tensor:
-        """(B,) whether all of the objectives are achieved."""
-        return torch.stack([objective.achieved(scores) for objective in self.objectives]).all(0)
+    def lead(self, scores: Scores) -> Tensor:
+        """(B,) the least of the leads: positive when all of the objectives are achieved."""
+        return torch.stack([objective.lead(scores) for objective in self.objectives]).amin(0)
 
     def take(self, index: Tensor) -> Self:
         return replace(self, objectives=tuple(objective.take(index) for objective in self.objectives))
@@ -270,9 +271,9 @@ class EmbeddingShift:
     def __call__(self, scores: Scores) -> Tensor:
         return (scores.points - self.reference).square().sum(1)
 
-    def achieved(self, scores: Scores) -> Tensor:
-        """Never: no decision is attacked, so no image is ever done."""
-        return torch.zeros(len(scores.points), dtype=torch.bool, device=scores.points.device)
+    def lead(self, scores: Scores) -> Tensor:
+        """-inf (B,): no decision is attacked, so no image is ever done."""
+        return scores.points.new_full((len(scores.points),), -torch.inf)
 
     def take(self, index: Tensor) -> EmbeddingShift:
         return replace(self, reference=self.reference[index])
@@ -290,9 +291,9 @@ class SoftCrossEntropy:
     def __call__(self, scores: Scores) -> Tensor:
         return F.cross_entropy(self.sharpness * scores.at(self.cut), self.probabilities, reduction="none")
 
-    def achieved(self, scores: Scores) -> Tensor:
-        """Never: no decision is attacked, so no image is ever done."""
-        return torch.zeros(len(scores.points), dtype=torch.bool, device=scores.points.device)
+    def lead(self, scores: Scores) -> Tensor:
+        """-inf (B,): no decision is attacked, so no image is ever done."""
+        return scores.points.new_full((len(scores.points),), -torch.inf)
 
     def take(self, index: Tensor) -> SoftCrossEntropy:
         return replace(self, probabilities=self.probabilities[index])

@@ -1,8 +1,8 @@
 """A vision-language model read at every node of a forest: one `forward(images) -> Scores`.
 
-Points are tangent vectors at the origin of the head's space (METHOD section 3): image v_x = rho_img f(x) / c_img,
-text v_t = rho_t W h_t / |W_0 h_t|, with h_t the cached text feature before the projection W, and W_0 the pretrained
-projection. Every node's logit is -scale * distance(v_x, v_t)."""
+Points are tangent vectors at the origin of the head's space (docs/method.md, section 3): image v_x = rho_img f(x) /
+c_img, text v_t = rho_t W h_t / |W_0 h_t|, with h_t the cached text feature before the projection W, and W_0 the
+pretrained projection. Every node's logit is -scale * distance(v_x, v_t)."""
 
 from __future__ import annotations
 

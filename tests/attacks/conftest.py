@@ -50,8 +50,8 @@ class Above:
         self.record.append((index, values.detach().clone()))
         return values
 
-    def achieved(self, output: Tensor) -> Tensor:
-        return output > self.offset
+    def lead(self, output: Tensor) -> Tensor:
+        return output - self.offset
 
     def take(self, index: Tensor) -> Above:
         where = index if self.index is None else self.index[index]

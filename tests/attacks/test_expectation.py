@@ -48,7 +48,7 @@ def test_values_and_gradients_are_means_and_the_decision_is_that_of_the_majority
     each = torch.einsum("bchw,schw->sb", images, weights) - offset
     assert torch.allclose(values, each.mean(0))
     assert torch.allclose(torch.autograd.grad(values.sum(), x)[0], weights.mean(0).expand_as(images))
-    assert mean.achieved(outputs).tolist() == [2 * votes > samples for votes in (each > 0).sum(0).tolist()]
+    assert (mean.lead(outputs) > 0).tolist() == [2 * votes > samples for votes in (each > 0).sum(0).tolist()]
     part = torch.tensor([4, 1])
     assert torch.equal(mean.take(part)([output[part] for output in outputs]), values[part])
 
@@ -121,7 +121,7 @@ def test_forest_objectives_are_aimed_at_the_rivals_that_the_samples_agree_on(two
     assert mean.rivals(outputs, 2)[0, 0] == 1 and mean.rivals(outputs, 2).shape == (2, 2)
     assert mean.rivals(outputs, 2)[1].tolist() == [5, 7] and mean.rivals(outputs, 1).tolist()[1] == [5]
     aimed = mean.aimed(torch.tensor([1, 5]))
-    assert aimed(outputs).tolist() == [8.0, 6.0] and aimed.achieved(outputs).tolist() == [True, True]
+    assert aimed(outputs).tolist() == [8.0, 6.0] and (aimed.lead(outputs) > 0).tolist() == [True, True]
     assert isinstance(mean.under("cross_entropy").objective, CrossEntropy)
     assert mean.under("cross_entropy").quorum == 2
 
@@ -149,8 +149,8 @@ class Never:
     def __call__(self, output: Tensor) -> Tensor:
         return output
 
-    def achieved(self, output: Tensor) -> Tensor:
-        return torch.zeros_like(output, dtype=torch.bool)
+    def lead(self, output: Tensor) -> Tensor:
+        return torch.full_like(output, -torch.inf)
 
     def take(self, index: Tensor) -> Never:
         return replace(self)

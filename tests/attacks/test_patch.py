@@ -30,8 +30,8 @@ class Total:
     def __call__(self, output: Tensor) -> Tensor:
         return output
 
-    def achieved(self, output: Tensor) -> Tensor:
-        return torch.zeros_like(output, dtype=torch.bool)
+    def lead(self, output: Tensor) -> Tensor:
+        return torch.full_like(output, -torch.inf)
 
     def take(self, index: Tensor) -> Total:
         return self

@@ -41,8 +41,8 @@ class Above:
     def __call__(self, output: Tensor) -> Tensor:
         return output.float() - self.offset
 
-    def achieved(self, output: Tensor) -> Tensor:
-        return output.float() > self.offset
+    def lead(self, output: Tensor) -> Tensor:
+        return output.float() - self.offset
 
     def take(self, index: Tensor) -> Above:
         return replace(self, offset=self.offset[index])
@@ -61,8 +61,8 @@ def test_bfloat16_decisions_differ_here_from_those_in_full_precision() -> None:
         x = torch.full((1, 1, 4, 4), values / 16)
         offset = Above(torch.tensor([5.595 if values > 5 else 4.68]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert bool(offset.achieved(f(x))) == low
-        assert bool(offset.achieved(f(x))) == full
+            assert bool(offset.lead(f(x)) > 0) == low
+        assert bool(offset.lead(f(x)) > 0) == full
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
@@ -71,7 +71,7 @@ def test_what_comes_out_holds_in_full_precision_and_nothing_is_lost(attack: Any,
     f, images, goal = case()
     known = attack(f, images, goal, BALL, generator=fresh())
     made = LowPrecision(attack)(f, images, goal, BALL, generator=fresh(), batch_size=batch_size)
-    broken = [goal.achieved(f(x)).tolist() for x in (known, made)]
+    broken = [(goal.lead(f(x)) > 0).tolist() for x in (known, made)]
     assert broken[0] == broken[1] == [True, True, False, True, True]
     assert torch.equal(made[2], known[2])  # who stands comes out as from the attack in full precision
     assert BALL.contains(made, images).all() and made.dtype == torch.float32
@@ -88,11 +88,11 @@ def test_a_claim_that_only_low_precision_believes_is_attacked_again() -> None:
             return f(x)
 
     believed = attack(low, images, goal, threat, generator=fresh())
-    assert goal.achieved(low(believed)).tolist() == [True, True]
-    assert goal.achieved(f(believed)).tolist()[0] is False
+    assert (goal.lead(low(believed)) > 0).tolist() == [True, True]
+    assert (goal.lead(f(believed)) > 0).tolist()[0] is False
     made = LowPrecision(attack)(f, images, goal, threat, generator=fresh())
     known = attack(f, images, goal, threat, generator=fresh())
-    assert goal.achieved(f(made)).tolist() == [False, True] and torch.equal(made[0], known[0])
+    assert (goal.lead(f(made)) > 0).tolist() == [False, True] and torch.equal(made[0], known[0])
 
 
 def test_the_search_runs_in_low_precision_and_full_precision_sees_only_the_rest() -> None:
@@ -117,7 +117,7 @@ def test_a_tree_model_breaks_wherever_full_precision_breaks_it(
         known, made = (
             a(model, images, goal, threat, generator=fresh(), batch_size=3) for a in (attack, LowPrecision(attack))
         )
-        broken, mine = goal.achieved(model(known)), goal.achieved(model(made))
+        broken, mine = goal.lead(model(known)) > 0, goal.lead(model(made)) > 0
         assert (mine >= broken).all() and broken.any() and threat.contains(made, images).all()
         assert torch.equal(made[~mine], known[~mine])
     inside = Expectation(LowPrecision(PGD(steps=3, stop=True)), samples=2)

@@ -66,8 +66,8 @@ class Table:
     def __call__(self, output: Tensor) -> Tensor:
         return self.values[self._at(output)] + 0 * output
 
-    def achieved(self, output: Tensor) -> Tensor:
-        return self.achieves[self._at(output)]
+    def lead(self, output: Tensor) -> Tensor:
+        return self.achieves[self._at(output)].double()
 
     def take(self, index: Tensor) -> Table:
         return self

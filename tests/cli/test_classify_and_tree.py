@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robustree.cli.tree import read_classes
+from robustree.cli.tree import SHIPPED_NAMES, read_classes
 from tests.cli.conftest import COLOURS, Run
 
 
@@ -54,6 +54,19 @@ def test_show_prints_an_outline_and_draws(run: Run, house: Path, tmp_path: Path)
         assert (tmp_path / "new" / name).read_text().startswith(start)
     assert run("tree", "show", house / "tree.json", "--output", tmp_path / "tree.pdf").code == 2
     assert run("tree", "show", "wordnt").err.startswith("error: there is no tree 'wordnt' (did you mean 'wordnet'?)")
+
+
+def test_shipped_trees_are_listed_and_shown_by_name(run: Run, tmp_path: Path) -> None:
+    listed = run("tree", "list")
+    assert listed.code == 0
+    assert [line.split()[1] for line in listed.out.splitlines()[2:]] == list(SHIPPED_NAMES)
+    assert run("tree", "show", "emoji/size").out == run("tree", "show", "size").out
+    assert run("tree", "show", "food101/course").out.startswith("course (101 - 16 - 4 nodes at levels 0..2)\n")
+    assert run("tree", "check", "pets/coat").out.startswith("coat is right: 37 leaves, 2 levels above them\n")
+    assert "did you mean 'imagenet/kind'?" in run("tree", "show", "imagenet/kin").err
+    (tmp_path / "classes.txt").write_text("fox\ncat\n")
+    ran = run("tree", "show", "stl10/kind", "--classes", tmp_path / "classes.txt")
+    assert ran.code == 2 and ran.err.startswith("error: stl10/kind.json: tree 'kind', line ")
 
 
 def test_check_counts_nodes(run: Run, house: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""TeCoA, PMG-AFT, FARE and AGFT against their formulas (METHOD section 6), written here in numpy."""
+"""TeCoA, PMG-AFT, FARE and AGFT against their formulas (docs/method.md, section 6), written here in numpy."""
 
 from __future__ import annotations
 

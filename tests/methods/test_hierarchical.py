@@ -227,9 +227,9 @@ def test_it_is_achieved_where_every_level_that_it_reads_is_wrong(two_trees: Fore
     scores = make_scores(Poincare(), SCALE)
     whole = aligned(two_trees, Poincare(), "direct", "both", True)
     wrong = {cut.label: scores.at(cut).argmax(1) != torch.tensor(cut.of_leaf)[whole.leaves] for cut in two_trees.cuts()}
-    assert torch.equal(whole.achieved(scores), torch.stack(list(wrong.values())).all(0))
+    assert torch.equal(whole.lead(scores) > 0, torch.stack(list(wrong.values())).all(0))
     second = torch.stack([values for label, values in wrong.items() if label.endswith("/2")]).all(0)
-    assert torch.equal(replace(whole, only=2).achieved(scores), second)
+    assert torch.equal(replace(whole, only=2).lead(scores) > 0, second)
 
 
 def test_recursive_parents_share_their_loss_among_their_images(two_trees: Forest, make_scores: MakeScores) -> None:

@@ -30,7 +30,7 @@ def paths(forest: Forest, tree: str) -> list[tuple[int, ...]]:
 
 
 def competing(forest: Forest, tree: str, level: int, negatives: Negatives, node: int) -> set[int]:
-    """The negatives of `node` by the definition of METHOD section 5, step 2, from explicit paths."""
+    """The negatives of `node` by the definition of docs/method.md, section 5, step 2, from explicit paths."""
     lines = paths(forest, tree)
     found = {line[level] for line in lines}
     for side, names in ((level - 1, ("lower", "both")), (level + 1, ("upper", "both"))):

@@ -44,13 +44,13 @@ def _reconfigure(directory: Path, **changes: Any) -> None:
 
 def test_a_missing_directory(tmp_path: Path) -> None:
     assert _refusal(tmp_path / "nothing") == (
-        f"there is no directory '{tmp_path / 'nothing'}': "
-        "give 'nano', a directory with config.json and model.safetensors, or a hub id (owner/name)."
+        f"there is no directory or file '{tmp_path / 'nothing'}': give 'nano', a directory with config.json and "
+        "model.safetensors, open_clip's weights, or a hub id (owner/name)."
     )
 
 
 def test_a_misspelt_name_is_no_hub_id() -> None:
-    assert "there is no directory 'naon'" in _refusal("naon")
+    assert "there is no directory or file 'naon'" in _refusal("naon")
 
 
 def test_a_hub_id_without_network_is_refused_at_once() -> None:
@@ -64,7 +64,8 @@ def test_a_hub_id_without_network_is_refused_at_once() -> None:
 
 def test_a_directory_without_config(tmp_path: Path) -> None:
     assert _refusal(tmp_path) == (
-        f"'{tmp_path}' has no config.json; a model directory holds config.json and model.safetensors: check the path."
+        f"'{tmp_path}' has no config.json; a model directory holds config.json and model.safetensors, or "
+        "open_clip_config.json and its weights: check the path."
     )
 
 

@@ -2,6 +2,7 @@
 
 from robustree.attacks.apgd import APGD
 from robustree.attacks.auto import AutoAttack
+from robustree.attacks.contract import Aimable, Attack, Objective
 from robustree.attacks.cw import CW
 from robustree.attacks.expectation import Expectation, straight_through
 from robustree.attacks.fab import FAB
@@ -9,7 +10,7 @@ from robustree.attacks.noise import ImageNoise
 from robustree.attacks.patch import Patch
 from robustree.attacks.pgd import PGD
 from robustree.attacks.precision import LowPrecision
-from robustree.attacks.search import Aimable, Attack, Objective, Search
+from robustree.attacks.search import Search
 from robustree.attacks.square import Square
 from robustree.attacks.text import CharacterEdits
 from robustree.attacks.threat import Threat, parse_eps

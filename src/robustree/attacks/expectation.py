@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustree.attacks.contract import Attack
 from robustree.attacks.noise import ImageNoise
-from robustree.attacks.search import Attack
 from robustree.attacks.threat import Threat
 
 
@@ -68,8 +68,10 @@ class MeanObjective:
     def __call__(self, outputs: Sequence[Any]) -> Tensor:
         return torch.stack([self.objective(output) for output in outputs]).mean(0)
 
-    def achieved(self, outputs: Sequence[Any]) -> Tensor:
-        return torch.stack([self.objective.achieved(output) for output in outputs]).sum(0) >= self.quorum
+    def lead(self, outputs: Sequence[Any]) -> Tensor:
+        """(B,) the `quorum`-th largest lead: positive when at least that many are."""
+        leads = torch.stack([self.objective.lead(output) for output in outputs])
+        return leads.sort(0, descending=True).values[self.quorum - 1]
 
     def take(self, index: Tensor) -> MeanObjective:
         return replace(self, objective=self.objective.take(index))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustree.attacks.contract import Attack, achieved
 from robustree.attacks.noise import ImageNoise
-from robustree.attacks.search import Attack, achieved
 from robustree.attacks.threat import Threat
 
 

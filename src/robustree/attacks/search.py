@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from robustree.attacks.contract import Objective
+from robustree.attacks.foresight import Foresight
 from robustree.attacks.noise import ImageNoise
 from robustree.attacks.threat import Threat
 
@@ -22,52 +24,6 @@ State = dict[str, Tensor]
 """What a rule remembers of each image: tensors (B, ...), among them `x`, the next point to evaluate, and `centre`."""
 HOST_LOOKS = 8
 """On an accelerator, how many steps pass between two looks at who is decided: each look waits for the device."""
-
-
-class Objective(Protocol):
-    """What an attack maximises: the model's output -> (B,).
-
-    `achieved` (B,) says whether the decision is already what the attacker wants; `take(index)` is the same objective
-    for some images of the batch."""
-
-    def __call__(self, scores: Any, /) -> Tensor: ...
-
-    def achieved(self, scores: Any, /) -> Tensor: ...
-
-    def take(self, index: Tensor, /) -> Objective: ...
-
-
-class Aimable(Objective, Protocol):
-    """An objective over a decision between classes, which can be aimed at one wrong class after another.
-
-    `rivals(scores, count)` (B, min(count, classes to aim at)): the most likely wrong classes, best first;
-    `aimed(rivals)`, with one class (B,) an image: the objective that pushes towards it; it is achieved when this one
-    is."""
-
-    def rivals(self, scores: Any, count: int, /) -> Tensor: ...
-
-    def aimed(self, rivals: Tensor, /) -> Objective: ...
-
-
-class Attack(Protocol):
-    """The one contract: images (B, ...) inside `threat` that maximise `objective(f(images))`.
-
-    `generator`: the source of the images' seeds, or the seeds themselves. `batch_size`: how many images the model sees
-    at once (all, if left out); it changes the speed, and the result only where the model rounds by it."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(
-        self,
-        f: Callable[[Tensor], Any],
-        images: Tensor,
-        objective: Any,
-        threat: Threat,
-        *,
-        generator: torch.Generator | ImageNoise,
-        batch_size: int | None = None,
-    ) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +34,15 @@ class Search(ABC):
     (fewer where there are fewer), most likely first. `best`: return for each image an iterate that achieves the
     objective if one was met, among those (or among all) the one with the highest objective; otherwise the last
     iterate. `stop`: an image leaves at the first iterate that achieves the objective, and one that achieves it
-    already is returned as it is: the same decisions at a fraction of the forwards."""
+    already is returned as it is: the same decisions at a fraction of the forwards. `optimism`: an image also leaves a
+    run that can no longer succeed, going by how fast it came closer (`Foresight`): a robust model is attacked in a
+    third of the time, and images that would fall late may stand; None, and every run goes to its end."""
 
     restarts: int = 1
     targets: int = 0
     best: bool = True
     stop: bool = False
+    optimism: float | None = None
 
     gradients: ClassVar[bool] = True
     """Whether `advance` reads gradients; without, the model is only queried."""
@@ -101,6 +60,11 @@ class Search(ABC):
         if self.stop and not self.best:
             raise ValueError(
                 f"{type(self).__name__} has stop without best; stopping early returns the best iterate: set best=True."
+            )
+        if self.optimism is not None and (self.strays or not self.stop or not self.optimism > 0):
+            raise ValueError(
+                f"{type(self).__name__} has optimism {self.optimism} and stop {self.stop}; optimism is above 0, asks "
+                "for stop=True, and is not for attacks that leave the threat on the way: change that or leave it out."
             )
         if self.strays and not self.best:
             raise ValueError(
@@ -184,7 +148,7 @@ class Search(ABC):
         """Look at the clean images: keep those that need no attack, and find the classes to aim at."""
         output = f(images)
         if self.stop:
-            kept.update(index, images, objective(output), objective.achieved(output))
+            kept.update(index, images, objective(output), objective.lead(output) > 0)
         if not self.targets:
             return index
         rivals = objective.rivals(output, self.targets)
@@ -257,6 +221,7 @@ class _Loop:
         self.queue = deque((image, 0) for image in standing)
         self.places: list[tuple[int, int, int]] = []  # (image, run, points looked at)
         self.state: State = {}
+        self.foresight = Foresight(rule.evaluations, rule.optimism, images.device)
 
     def go(self) -> None:
         while self.queue or self.places:
@@ -279,6 +244,7 @@ class _Loop:
                     state["x"] = torch.where(first, self.starts[index], state["x"])
             self.state = {k: torch.cat([self.state[k], v]) if self.places else v for k, v in state.items()}
             self.places += [(image, run, 0) for image, run in fresh]
+            self.foresight.enter(len(fresh))
             self._seat()
 
     def _seat(self) -> None:
@@ -300,24 +266,25 @@ class _Loop:
             gradient = torch.autograd.grad(values.sum(), x)[0] if needed else torch.zeros((), device=x.device)
         with torch.no_grad():
             x, values = x.detach(), values.detach()
-            achieved = self.objective.achieved(output)
+            lead = self.objective.lead(output)
+            achieved = lead > 0
             if self.rule.best:
-                allowed = achieved
-                height = values
+                # A hopeless run has ended, though its image stays in the batch until somebody looks.
+                counts = ~self.foresight.hopeless
                 if self.rule.strays:
-                    inside = self.threat.contains(x, self.state["centre"])
-                    allowed, height = achieved & inside, values.where(inside, -torch.inf)
-                self.kept.update(self.index, x, height, allowed)
+                    counts = counts & self.threat.contains(x, self.state["centre"])
+                self.kept.update(self.index, x, values.where(counts, -torch.inf), achieved & counts)
             if not last:
                 self.state["x"] = x
                 self.state = self.rule.advance(self.state, values, gradient, achieved, self.threat)
         self.places = [(image, run, looked + 1) for image, run, looked in self.places]
+        self.foresight.look(lead, [looked for _, _, looked in self.places])
 
     def _leave(self) -> None:
         ended = [looked >= self.rule.evaluations for _, _, looked in self.places]
         decided = self.kept.achieved[self.index].tolist() if self.rule.stop else [False] * len(ended)
-        if "done" in self.state:
-            ended = [a or b for a, b in zip(ended, self.state["done"].tolist(), strict=True)]
+        early = self.state["done"] | self.foresight.hopeless if "done" in self.state else self.foresight.hopeless
+        ended = [a or b for a, b in zip(ended, early.tolist(), strict=True)]
         gone = [a or b for a, b in zip(ended, decided, strict=True)]
         if not any(gone):
             return
@@ -330,12 +297,6 @@ class _Loop:
         self.places = [place for place, out in zip(self.places, gone, strict=True) if not out]
         stay = torch.tensor([not out for out in gone], device=self.images.device).nonzero()[:, 0]
         self.state = {k: v[stay] for k, v in self.state.items()} if self.places else {}
+        self.foresight.stay(stay)
         if self.places:
             self._seat()
-
-
-@torch.no_grad()
-def achieved(f: Callable[[Tensor], Any], images: Tensor, objective: Any, batch_size: int | None) -> Tensor:
-    """(B,) whether the decision about each image is what the attacker wants."""
-    parts = torch.arange(len(images), device=images.device).split(batch_size or max(1, len(images)))
-    return torch.cat([objective.take(part).achieved(f(images[part])) for part in parts])

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustree.attacks.contract import Attack
 from robustree.attacks.expectation import MeanObjective
 from robustree.attacks.noise import ImageNoise
-from robustree.attacks.search import Attack
 from robustree.attacks.threat import Threat
 
 

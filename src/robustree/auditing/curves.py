@@ -88,12 +88,12 @@ class _Counting:
     def __call__(self, scores: Scores) -> Tensor:
         return self.inner(scores)
 
-    def achieved(self, scores: Scores) -> Tensor:
-        achieved = self.inner.achieved(scores)
-        fresh = achieved & (self.first[self.index] < 0)
+    def lead(self, scores: Scores) -> Tensor:
+        lead = self.inner.lead(scores)
+        fresh = (lead > 0) & (self.first[self.index] < 0)
         self.first[self.index] = self.looks[self.index].where(fresh, self.first[self.index])
         self.looks[self.index] += 1
-        return achieved
+        return lead
 
     def take(self, index: Tensor) -> _Counting:
         return replace(self, inner=self.inner.take(index), index=self.index[index])

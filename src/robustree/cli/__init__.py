@@ -21,8 +21,11 @@ COMMANDS = (
     ("misspell", "find the spelling of each class name that costs most decisions"),
     ("classify", "say what images show, at every level of every tree"),
     ("demo", "open a local page that attacks an image while you watch"),
-    ("tree", "show or check a label tree"),
+    ("tree", "list, show or check label trees"),
     ("report", "rebuild the report of an audit from its rows"),
+    ("convert", "weights between the layouts of transformers and open_clip"),
+    ("card", "write the model card of a hardened checkpoint"),
+    ("push", "upload a hardened checkpoint to the Hugging Face hub"),
 )
 """Commands and what they do, in the order in which a newcomer meets them."""
 

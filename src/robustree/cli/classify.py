@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError("no image was given; name one or more image files after the model.")
     device, (source,) = choose_device(options.device), sources([options.model])
     data = "emoji" if options.model == "nano" and not options.trees else "images"
-    if not options.trees and data != "emoji" and not source.is_checkpoint:
+    if not options.trees and data != "emoji" and not source.checkpoint:
         raise ValueError(f"the model {options.model!r} comes without label trees: name them with --trees.")
     forest = choose_forest([source], options.trees, data, other_trees=options.other_trees)
     pixels = [read_image(path) for path in options.images]

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from robustree.auditing.audit import Subject
+from robustree.checkpoint import MARKER
 from robustree.cli.loading import Source, choose_device, choose_forest, data_set, open_over, sources
 from robustree.cli.options import Device
 from robustree.cli.parsing import parse
@@ -94,9 +95,8 @@ def open_bench(options: Options) -> Bench:
 def _named(options: Options) -> tuple[Source, ...]:
     if options.models:
         return sources(options.models)
-    made = [Source(name, str(QUICKSTART / name)) for name in HARDENED]
-    usable = [source for source in made if source.is_checkpoint] if options.data == "emoji" else []
-    return (Source("nano", "nano"), *usable)
+    made = [name for name in HARDENED if options.data == "emoji" and (QUICKSTART / name / MARKER).is_file()]
+    return (Source("nano", "nano"), *(Source(name, str(QUICKSTART / name)) for name in made))
 
 
 def _audit(options: Options) -> Path | None:

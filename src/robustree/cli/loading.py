@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from robustree.checkpoint import MARKER, load_checkpoint
+from robustree.checkpoint import find_checkpoint, load_checkpoint, read_forest_of
 from robustree.cli.parsing import nearest
 from robustree.data import CATALOG, DataSet, emoji, folder_data, quickstart_classes
 from robustree.models import VisionLanguageModel, load
-from robustree.models.huggingface import nano_directory
-from robustree.taxonomy import EMOJI_TREES, Cut, Forest, emoji_forest, forest_from_json, leaves_of, read_forest
+from robustree.models.loading import nano_directory
+from robustree.taxonomy import EMOJI_TREES, Cut, Forest, emoji_forest, leaves_of, read_forest
 from robustree.tree_model import TEMPLATE, TreeModel, build_tree_model, cosine_head
 
 
@@ -25,18 +25,10 @@ class Source:
     name: str
     where: str
 
-    @property
-    def is_checkpoint(self) -> bool:
-        return (Path(self.where) / MARKER).is_file()
-
-    @property
-    def forest(self) -> Forest:
-        """The forest that a checkpoint was hardened over."""
-        path = Path(self.where) / MARKER
-        try:
-            return forest_from_json(json.loads(path.read_text(encoding="utf-8"))["forest"])
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{str(path)!r} is damaged ({error}): restore it or harden again.") from error
+    @cached_property
+    def checkpoint(self) -> Path | None:
+        """The directory of a hardened checkpoint, fetched from the hub where it lies there; None for a plain model."""
+        return find_checkpoint(self.where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +109,17 @@ def choose_forest(models: Sequence[Source], trees: Sequence[str], data: str, *, 
     Raises:
         ValueError: checkpoints disagree with each other or, unless `other_trees`, with the named trees.
     """
-    hardened = [model for model in models if model.is_checkpoint]
+    hardened = {model.name: read_forest_of(model.checkpoint) for model in models if model.checkpoint}
     if trees or not hardened:
         wanted = forest_of_trees(trees, data)
         named = "--trees gives"
     else:
-        wanted, named = hardened[0].forest, f"{hardened[0].name!r} has"
-    for model in hardened:
-        own = model.forest
+        first, wanted = next(iter(hardened.items()))
+        named = f"{first!r} has"
+    for name, own in hardened.items():
         if own.fingerprint != wanted.fingerprint and not other_trees:
             raise ValueError(
-                f"the checkpoint {model.name!r} was hardened with {_described(own)}, but {named} {_described(wanted)}: "
+                f"the checkpoint {name!r} was hardened with {_described(own)}, but {named} {_described(wanted)}: "
                 "give the same trees, or add --other-trees to audit it with trees that it has not seen."
             )
     return wanted
@@ -172,8 +164,8 @@ def open_over(source: Source, forest: Forest, *, template: str = TEMPLATE, devic
     Raises:
         ValueError: nothing is there, or it cannot be used.
     """
-    if source.is_checkpoint:
-        checkpoint = load_checkpoint(Path(source.where), forest=forest)
+    if source.checkpoint:
+        checkpoint = load_checkpoint(source.checkpoint, forest=forest)
         plain, own = checkpoint.model, checkpoint.tree_model
     else:
         plain = open_model(source.where)

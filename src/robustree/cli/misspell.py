@@ -131,8 +131,8 @@ def _opened(
     source: Source, forest: Forest, template: str, device: torch.device
 ) -> tuple[VisionLanguageModel, TreeModel, str]:
     """The model, the same over the forest with its own head, and its template."""
-    if source.is_checkpoint:
-        checkpoint = load_checkpoint(Path(source.where), forest=forest)
+    if source.checkpoint:
+        checkpoint = load_checkpoint(source.checkpoint, forest=forest)
         plain, model, template = checkpoint.model, checkpoint.tree_model, checkpoint.template
     else:
         plain = open_model(source.where)

@@ -1,11 +1,11 @@
-"""`robustree tree show` and `robustree tree check`: label trees, without torch."""
+"""`robustree tree list`, `robustree tree show` and `robustree tree check`: label trees, without torch."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,25 @@ import tyro
 from rich.console import Console
 
 from robustree.cli.parsing import nearest, parse
-from robustree.taxonomy import EMOJI_TREES, Forest, draw_tree, emoji_forest, leaves_of, outline, read_forest
+from robustree.taxonomy import (
+    EMOJI_TREES,
+    SHIPPED_TREES,
+    Forest,
+    draw_tree,
+    leaves_of,
+    outline,
+    read_forest,
+    shipped_forest,
+    shipped_tree_file,
+)
+
+SHIPPED_NAMES = tuple(f"{data_set}/{tree}" for data_set, trees in SHIPPED_TREES.items() for tree in trees)
+"""The shipped trees as the command line names them; those of the emoji also go by their bare name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List the shipped trees: the nodes of each level (finest first), the largest group and the groups of one class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +39,7 @@ class Show:
     """Print a tree, or draw it."""
 
     tree: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TREE")]
-    """A shipped tree (unicode wordnet place size words) or a tree file."""
+    """A shipped tree, such as unicode or imagenet/kind (see tree list), or a tree file."""
     output: Path | None = None
     """Draw into this .svg or .html file instead of printing."""
     classes: Path | None = None
@@ -41,8 +59,15 @@ class Check:
 
 
 def run(arguments: Sequence[str]) -> int:
-    commands = Annotated[Show, tyro.conf.subcommand("show")] | Annotated[Check, tyro.conf.subcommand("check")]
-    options = parse(commands, arguments, command="tree", about="Show or check a label tree.")
+    commands = (
+        Annotated[Show, tyro.conf.subcommand("show")]
+        | Annotated[Check, tyro.conf.subcommand("check")]
+        | Annotated[List, tyro.conf.subcommand("list")]
+    )
+    options = parse(commands, arguments, command="tree", about="Show, check or list label trees.")
+    if isinstance(options, List):
+        print(table_of_shipped_trees(), end="")
+        return 0
     forest = read_one(options.tree, options.classes)
     if isinstance(options, Check):
         _print_levels(forest)
@@ -59,15 +84,31 @@ def read_one(name: str, classes: Path | None) -> Forest:
     Raises:
         ValueError: neither, or the tree does not fit the classes.
     """
-    if name in EMOJI_TREES:
-        shipped = files("robustree.taxonomy").joinpath("library", "emoji", f"{name}.json")
-        return emoji_forest(read_classes(classes) if classes else leaves_of(Path(str(shipped))), [name])
+    shipped = f"emoji/{name}" if name in EMOJI_TREES else name
+    if shipped in SHIPPED_NAMES:
+        data_set, tree = shipped.split("/")
+        leaves = read_classes(classes) if classes else leaves_of(shipped_tree_file(data_set, tree))
+        return shipped_forest(data_set, leaves, [tree])
     if not Path(name).exists() and not name.endswith(".json"):
         raise ValueError(
-            f"there is no tree {name!r}{nearest(name, EMOJI_TREES)}: "
-            f"give a tree file or a shipped tree ({', '.join(EMOJI_TREES)})."
+            f"there is no tree {name!r}{nearest(name, (*EMOJI_TREES, *SHIPPED_NAMES))}: give a tree file or a "
+            "shipped tree; robustree tree list names them."
         )
     return read_forest([name], read_classes(classes) if classes else leaves_of(name))
+
+
+def table_of_shipped_trees() -> str:
+    """A Markdown table of the shipped trees, one row each, as docs/trees.md holds it."""
+    rows: list[tuple[str, ...]] = [("tree", "classes", "nodes of each level", "largest group", "groups of one class")]
+    for name in SHIPPED_NAMES:
+        forest = read_one(name, None)
+        sizes = [[*Counter(level).values()] for level in forest.trees[0].levels]
+        figures = ([len(each), max(each), each.count(1)] for each in sizes)
+        rows.append((name, str(forest.leaf_count), *(", ".join(map(str, each)) for each in zip(*figures, strict=True))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    padded = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "".join(f"| {line} |\n" for line in padded)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

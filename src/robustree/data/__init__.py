@@ -2,7 +2,7 @@
 
 from robustree.data.catalog import CATALOG, AuditImages, DataSet, emoji, folder_data, open_data
 from robustree.data.drawings import compose, quickstart_classes, quickstart_drawings, stratified
-from robustree.data.folder import Folder, read_folder, read_image
+from robustree.data.folder import Folder, png_bytes, read_folder, read_image
 
 __all__ = [
     "CATALOG",
@@ -13,6 +13,7 @@ __all__ = [
     "emoji",
     "folder_data",
     "open_data",
+    "png_bytes",
     "quickstart_classes",
     "quickstart_drawings",
     "read_folder",

@@ -105,7 +105,7 @@ def watch(subject: Subject, sample: Sample, clean: Decisions, wish: Wish) -> Ite
             x = one_step(subject.model, image, objective, threat, generator=noise, starts=x)
         with torch.no_grad():
             scores: Scores = subject.model(x)
-            value, achieved = float(objective(scores)), bool(objective.achieved(scores))
+            value, achieved = float(objective(scores)), bool(objective.lead(scores) > 0)
         first = step if strongest is None or strongest.first is None else strongest.first
         if strongest is None or (achieved, value) > (strongest.achieved, strongest.value):
             strongest = Look(

@@ -1,4 +1,4 @@
-"""Hierarchically robust fine-tuning, HRFT (arXiv 2604.18867, CVPR 2026): METHOD section 5, every part an option.
+"""Hierarchically robust fine-tuning, HRFT (arXiv 2604.18867, CVPR 2026), every part an option (docs/method.md).
 
 Steps: parents by hyperbolic averaging (HypAvg), hierarchical negatives (HNSA), image-text alignment at every level
 (HITA), a bound on image-text distance (vic), a norm order along the tree (gap), under one universal perturbation of
@@ -30,8 +30,8 @@ Perturbation = Literal["universal", "leaf", "per_level"]
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """L' of METHOD section 5, one value an image: sum over trees (mean) and levels of w_l * CE(softmax(-scale d_r),
-    node).
+    """L' of docs/method.md, section 5, one value an image: mean over trees of the sum over levels of
+    w_l * CE(softmax(-scale d_r), node).
 
     At level l the softmax runs over the level's nodes and the hierarchical negatives. A parent's loss is given to
     each of its images, so a node weighs as much as it has images in the batch. `only`: this level alone (for one
@@ -49,10 +49,10 @@ class Alignment:
         trees = [self._tree(scores, tree.name) for tree in self.forest.trees]
         return torch.stack(trees).mean(0)
 
-    def achieved(self, scores: Scores) -> Tensor:
-        """(B,) whether the decision is wrong at every level that the loss reads."""
+    def lead(self, scores: Scores) -> Tensor:
+        """(B,) the least margin of a wrong node: positive when every level that the loss reads is wrong."""
         cuts = [cut for cut in self.forest.cuts() if self.only in (None, cut.level)]
-        return torch.stack([Margin(cut, self.leaves).achieved(scores) for cut in cuts]).all(0)
+        return torch.stack([Margin(cut, self.leaves).lead(scores) for cut in cuts]).amin(0)
 
     def take(self, index: Tensor) -> Alignment:
         return replace(self, leaves=self.leaves[index])
@@ -86,8 +86,8 @@ class Alignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchical:
-    """L = L' + vic * V + gap_label * G_text + gap_image * G_image (METHOD section 5, step 7; the mean over several
-    trees).
+    """L = L' + vic * V + gap_label * G_text + gap_image * G_image (docs/method.md, section 5, step 7), the mean over
+    several trees.
 
     V = mean_i max(0, d(x^_i, t_{y_i}) - vic_bound). G = mean over edges of max(0, depth(parent) - depth(child) +
     gap_margin), of texts, or of HypAvg parents and their children. A weight of 0 switches its part off. `text_eps`:

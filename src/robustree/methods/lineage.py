@@ -33,7 +33,7 @@ class Level:
 
 @lru_cache(maxsize=64)
 def levels(forest: Forest, tree: str, negatives: Negatives, linear: bool, device: torch.device) -> tuple[Level, ...]:
-    """Levels 0..L of a tree (METHOD section 5, steps 2 and 4)."""
+    """Levels 0..L of a tree (docs/method.md, section 5, steps 2 and 4)."""
     cuts = tree_cuts(forest, tree)
     return tuple(_level(cuts, number, negatives, linear, device) for number in range(len(cuts)))
 
@@ -88,7 +88,7 @@ class Generation:
 
 
 def generations(tree_levels: tuple[Level, ...], leaves: Tensor, dtype: torch.dtype) -> tuple[Generation, ...]:
-    """Levels 1..L of a batch with classes `leaves` (B,): who averages into whom (METHOD section 5, step 1)."""
+    """Levels 1..L of a batch with classes `leaves` (B,): who averages into whom (docs/method.md, section 5, step 1)."""
     below = torch.arange(len(leaves), device=leaves.device)
     found = []
     for level in tree_levels[1:]:

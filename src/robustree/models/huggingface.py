@@ -1,4 +1,4 @@
-"""CLIP and SigLIP from the Hugging Face layout: a hub id, a local directory, or the built-in "nano".
+"""CLIP and SigLIP in the Hugging Face layout: config.json, model.safetensors and the tokenizer's files.
 
 Weights are read from safetensors; an older `pytorch_model.bin` only through torch's weights-only reader, which executes
 nothing, and an error says so otherwise. transformers is imported on first use because importing it takes seconds.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -17,30 +17,30 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from robustree.models.encoder import ImageEncoder, Interpolation, Preprocessing, VisionLanguageModel
+from robustree.models.encoder import (
+    CLIP_MEAN,
+    CLIP_STD,
+    ImageEncoder,
+    Interpolation,
+    Preprocessing,
+    VisionLanguageModel,
+)
+from robustree.models.weights import read_pickle, refused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+KINDS = ("clip", "siglip")
 _BATCH = 256  # prompts a forward: bounds memory with thousands of node names
 
 
-def load(name: str) -> VisionLanguageModel:
-    """The model at a hub id ("openai/clip-vit-base-patch32"), in a local directory, or built in ("nano").
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A transformers CLIPModel or SiglipModel with its tokenizer and how it wants its pixels."""
 
-    Raises:
-        ValueError: nothing is found there, the architecture is neither CLIP nor SigLIP, a weight or the tokenizer is
-            missing, or the only weights are a pickle that the weights-only reader refuses.
-    """
-    path = nano_directory() if name == "nano" else name
-    model, tokenizer = _read(str(path), name)
-    return adapt(model, tokenizer, preprocessing=_preprocessing(str(path), model), name=name)
-
-
-def nano_directory() -> Path:
-    """The directory of the built-in model, in the same layout as any other."""
-    return Path(str(files("robustree.models").joinpath("nano")))
+    model: Any
+    tokenizer: Any
+    preprocessing: Preprocessing
 
 
 def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str) -> VisionLanguageModel:
@@ -54,11 +54,9 @@ def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str
     if kind == "clip":
         projection, pixels = model.text_projection, model.visual_projection
         pooled: Callable[[Any], Tensor] = lambda output: output.pooler_output  # noqa: E731
-        padding: dict[str, Any] = {"padding": True}
     else:
         projection, pixels = model.text_model.head, nn.Identity()
         pooled = lambda output: output.last_hidden_state[:, -1]  # noqa: E731
-        padding = {"padding": "max_length"}  # SigLIP pools the last position, as it was trained
     length = model.config.text_config.max_position_embeddings
 
     @torch.no_grad()
@@ -67,10 +65,11 @@ def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str
         features = []
         for start in range(0, len(prompts), _BATCH):
             batch = list(prompts[start : start + _BATCH])
-            tokens = tokenizer(batch, return_tensors="pt", truncation=True, max_length=length, **padding).to(device)
-            if kind != "clip":
-                tokens = {"input_ids": tokens["input_ids"]}
-            features.append(pooled(model.text_model(**tokens)))
+            if kind == "clip":
+                tokens = tokenizer(batch, return_tensors="pt", truncation=True, max_length=length, padding=True)
+            else:
+                tokens = {"input_ids": siglip_tokens(tokenizer, batch, length)}
+            features.append(pooled(model.text_model(**{name: value.to(device) for name, value in tokens.items()})))
         return torch.cat(features)
 
     def save(directory: Path) -> None:
@@ -90,34 +89,45 @@ def adapt(model: Any, tokenizer: Any, *, preprocessing: Preprocessing, name: str
     )
 
 
+def siglip_tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
+    """Tokens (N, length) as SigLIP and SigLIP 2 were trained on: lower case, an end that is never cut off, filled up on
+    the right, because the last place is pooled.
+
+    The tokenizers of checkpoints (T5's for SigLIP, Gemma's for SigLIP 2) are set differently, so nothing is left to
+    their settings.
+    """
+    lower = [prompt.lower() for prompt in prompts]
+    words = tokenizer(lower, add_special_tokens=False, truncation=True, max_length=length - 1)["input_ids"]
+    end, filler = tokenizer.eos_token_id, tokenizer.pad_token_id
+    return torch.tensor([[*ids, end, *[filler] * (length - 1 - len(ids))] for ids in words])
+
+
 def _supported(config: Any, name: str) -> str:
     """The architecture, "clip" or "siglip"; SigLIP 2 of one resolution calls itself "siglip" too."""
     kind = config.model_type
-    if kind not in ("clip", "siglip"):
+    if kind not in KINDS:
         raise ValueError(
             f"{name!r} holds a {kind!r} model; clip and siglip are supported: convert it or choose another."
         )
     return kind
 
 
-def _read(path: str, name: str) -> tuple[PreTrainedModel, Any]:
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+def read_huggingface(path: str, name: str) -> Parts:
+    """The model in a directory or at a hub id; `name` is what errors call it.
+
+    Raises:
+        ValueError: nothing is found there, the architecture is neither CLIP nor SigLIP, a weight or the tokenizer is
+            missing, or the only weights are a pickle that the weights-only reader refuses.
+    """
+    from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     where = Path(path)
-    if not where.exists() and len(where.parts) != 2:
-        raise ValueError(
-            f"there is no directory {name!r}: "
-            "give 'nano', a directory with config.json and model.safetensors, or a hub id (owner/name)."
-        )
-    if where.exists() and not (where / "config.json").is_file():
-        raise ValueError(
-            f"{name!r} has no config.json; a model directory holds config.json and model.safetensors: check the path."
-        )
     if not any((where / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
         for weights in sorted(where.glob("pytorch_model*.bin")):
-            _refuse_unsafe(weights)
+            if not isinstance(read_pickle(weights, device="meta"), dict):  # before anything else touches it
+                raise refused(weights)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -127,7 +137,6 @@ def _read(path: str, name: str) -> tuple[PreTrainedModel, Any]:
         model, loading = AutoModel.from_pretrained(
             path, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise _unreadable(name, error) from error
     # transformers fills weights that it does not find with random numbers.
@@ -137,35 +146,54 @@ def _read(path: str, name: str) -> tuple[PreTrainedModel, Any]:
             f"{name!r} lacks {len(absent)} weights of its architecture or has them in another shape, "
             f"{absent[0]!r} among them: give the whole model."
         )
+    tokenizer = read_tokenizer(path, name, vocabulary=model.config.text_config.vocab_size)
+    return Parts(model=model, tokenizer=tokenizer, preprocessing=_preprocessing(path, model))
+
+
+def read_tokenizer(path: str, name: str, *, vocabulary: int) -> Any:
+    """The tokenizer in a directory or at a hub id, for a model with so many token embeddings.
+
+    Raises:
+        ValueError: it cannot be read, reads all words alike, cannot fill up, or has a larger vocabulary.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except ImportError as error:
+        raise ValueError(
+            f"the tokenizer of {name!r} needs a package that is not installed ({_reason(error)}): "
+            "pip install 'robustree[siglip]'."
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(name, error) from error
+    words = tokenizer(["dog", "cat"])["input_ids"]
     # Without its files a CLIP tokenizer still loads, and reads every character as unknown.
-    if len({tuple(tokens) for tokens in tokenizer(["dog", "cat"])["input_ids"]}) == 1:
+    if len({tuple(tokens) for tokens in words}) == 1:
         raise ValueError(
             f"the tokenizer of {name!r} cannot tell 'dog' from 'cat': "
             "add the model's tokenizer.json or vocab.json and merges.txt."
         )
-    return model, tokenizer
+    special = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    if None in special or max(*special, *map(max, words)) >= vocabulary:
+        raise ValueError(
+            f"the tokenizer of {name!r} has {len(tokenizer)} tokens, {tokenizer.eos_token!r} for the end and "
+            f"{tokenizer.pad_token!r} to fill up; the model has {vocabulary} token embeddings: "
+            "add the tokenizer that belongs to it."
+        )
+    return tokenizer
 
 
 def _unreadable(name: str, error: Exception) -> ValueError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return ValueError(
-        f"no model could be read at {name!r} ({reason}): "
+        f"no model could be read at {name!r} ({_reason(error)}): "
         "give 'nano', a directory with config.json and model.safetensors, or a hub id."
     )
 
 
-def _refuse_unsafe(weights: Path) -> None:
-    """Read a pickle checkpoint with the reader that executes nothing, before anything else touches it."""
-    refusal = (
-        f"{str(weights)!r} is a pickle that the weights-only reader refuses, so it was not opened: "
-        "convert it to model.safetensors."
-    )
-    try:
-        content = torch.load(weights, map_location="meta", weights_only=True)
-    except Exception as error:  # bytes that are no checkpoint stop the reader in any way
-        raise ValueError(refusal) from error
-    if not isinstance(content, dict):
-        raise ValueError(refusal)
+def _reason(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _preprocessing(path: str, model: PreTrainedModel) -> Preprocessing:

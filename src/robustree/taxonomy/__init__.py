@@ -13,11 +13,12 @@ from robustree.taxonomy.files import (
     write_forest,
 )
 from robustree.taxonomy.forest import Cut, Forest, Tree, TreeSource, build_forest
-from robustree.taxonomy.shipped import EMOJI_TREES, emoji_forest
+from robustree.taxonomy.shipped import EMOJI_TREES, SHIPPED_TREES, emoji_forest, shipped_forest, shipped_tree_file
 from robustree.taxonomy.traces import Trace
 
 __all__ = [
     "EMOJI_TREES",
+    "SHIPPED_TREES",
     "Cut",
     "Forest",
     "Trace",
@@ -33,5 +34,7 @@ __all__ = [
     "parse_tree",
     "read_forest",
     "read_tree",
+    "shipped_forest",
+    "shipped_tree_file",
     "write_forest",
 ]

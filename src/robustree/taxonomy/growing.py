@@ -32,7 +32,7 @@ def grow(leaves: Sequence[str], source: TreeSource) -> GrownTree:
     all have the depth L as written has one level for each depth, and a ragged tree has the sizes
     T^(l/L), l = 1..L, with T the leaves of its largest group short of all leaves and L = min(5, depth).
     A level that is one group, or the same partition as the level below it, is dropped with a UserWarning
-    (silently for the sizes chosen here). Source: METHOD section 4, the partition rule.
+    (silently for the sizes chosen here). Source: docs/method.md, section 4, the partition rule.
     Raises ValueError for a bad tree, for leaves that are not exactly `leaves`, and when no level remains.
     """
     written = walk(source.name, source.nested)

@@ -55,7 +55,8 @@ def test_longer_attacks_have_twice_the_steps_or_queries() -> None:
     assert longer(Expectation(APGD(steps=5))) == (Expectation(APGD(steps=10, stop=True)), "margin")
     cascade = AutoAttack(version="fast", steps=8)
     assert longer(cascade, None) == (APGD(steps=16, stop=True), "cross_entropy")
-    assert longer(cascade, None, whole=True) == (replace(cascade, steps=16, queries=10_000), None)
+    assert longer(cascade, None, whole=True) == (replace(cascade, steps=16, queries=10_000, optimism=None), None)
+    assert longer(Square(queries=9, stop=True, optimism=3.0)) == (Square(queries=18, stop=True), "margin")
     assert longer(Idle()) is None
 
 
@@ -73,7 +74,7 @@ def test_a_planted_image_lies_at_the_end_of_the_way(case: Case) -> None:
     sign = case.noise("planted", case.levels[0], case.every).uniform(0, case.pixels.shape[1:], torch.float32) - 0.5
     target = (case.pixels + PLAN.threat.eps * sign.sign()).clamp(0, 1)
     torch.testing.assert_close(objective(case.scores(target)), torch.full((36,), 1 - PLANTED), atol=1e-4, rtol=0)
-    assert bool(objective.achieved(case.scores(target)).all())
+    assert bool((objective.lead(case.scores(target)) > 0).all())
 
 
 def test_a_watch_sees_what_the_attack_sees(case: Case) -> None:

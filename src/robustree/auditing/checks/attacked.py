@@ -86,13 +86,14 @@ def attacked(case: Case, level: Level) -> Attacked:
 
 
 def doubled(part: LevelAttack, *, whole: bool) -> tuple[Attack, Loss | None] | None:
-    """An attack with twice the steps (or queries), stopping at success; of a cascade its first stage, unless `whole`.
+    """An attack with twice the steps (or queries), every run to its end or to success; of a cascade its first stage,
+    unless `whole`.
 
     None for an attack that has neither."""
     attack: Any = part.attack
     if isinstance(attack, AutoAttack):
         if whole:
-            return replace(attack, steps=2 * attack.steps, queries=2 * attack.queries), None
+            return replace(attack, steps=2 * attack.steps, queries=2 * attack.queries, optimism=None), None
         first = attack.stages[0]
         attack, loss = first.attack, first.loss
     else:
@@ -107,8 +108,9 @@ def _longer(attack: Any) -> Any:
     names = {field.name for field in fields(attack)}
     for name in ("steps", "queries"):
         if name in names:
-            stop = {"stop": True} if "stop" in names and not keeps_last(attack) else {}
-            return replace(attack, **{name: 2 * getattr(attack, name)}, **stop)  # type: ignore[type-var]
+            ends = {"stop": True} if "stop" in names and not keeps_last(attack) else {}
+            ends |= {"optimism": None} if "optimism" in names else {}
+            return replace(attack, **{name: 2 * getattr(attack, name)}, **ends)  # type: ignore[type-var]
     if "attack" in names:
         inner = _longer(attack.attack)  # type: ignore[attr-defined]
         return None if inner is None else replace(attack, attack=inner)  # type: ignore[type-var]

@@ -33,8 +33,8 @@ class Planted:
     def __call__(self, scores: Scores) -> Tensor:
         return ((scores.points - self.origin) * self.way).sum(1) - self.height
 
-    def achieved(self, scores: Scores) -> Tensor:
-        return self(scores) > 0
+    def lead(self, scores: Scores) -> Tensor:
+        return self(scores)
 
     def take(self, index: Tensor) -> Planted:
         return replace(self, origin=self.origin[index], way=self.way[index])
@@ -81,7 +81,7 @@ def planted(case: Case) -> Check:
             generator=case.noise("planted search", case.levels[0], index),
             batch_size=case.plan.batch_size,
         )
-        reached = objective.achieved(case.scores(made)) & case.plan.threat.contains(made, case.pixels[index])
+        reached = (objective.lead(case.scores(made)) > 0) & case.plan.threat.contains(made, case.pixels[index])
         rows.append((int(reached.sum()), part.name, index[~reached]))
     count, name, missed = min(rows, key=lambda row: row[0])
     share = count / len(index)
