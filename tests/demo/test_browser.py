@@ -263,6 +263,7 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
     page.keyboard.press("ArrowDown")
     page.locator("[role=option].active", has_text="unicode/1").wait_for()
     page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#level input').value.startsWith('unicode/1')")
     tab_to("#eps input[type=range]")
     page.keyboard.press("End")
     tab_to("#attack")
