@@ -1,5 +1,6 @@
 # Two commands, each sets up what it needs in .venv: `make demo` (the main job) and `make test`.
 # `make check` (style, types, contracts) and `make docs` (the site, in site/) are the rest of what .ci/run asks for.
+# `make test-browser` walks through the page of `robustree demo`: it installs Chromium, which is not everybody's wish.
 V := .venv
 PYTHON ?= python3
 
@@ -15,6 +16,9 @@ check: $(V)/.ready-test
 	$(V)/bin/lint-imports
 	$(V)/bin/pyright
 
+test-browser: $(V)/.ready-browser
+	$(V)/bin/python -m pytest -q -s -m browser tests/demo
+
 docs: $(V)/.ready-docs
 	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict -q
 
@@ -27,8 +31,13 @@ $(V)/.ready-test: $(V)/.ready
 	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[test,check]'
 	touch $@
 
+$(V)/.ready-browser: $(V)/.ready-test
+	command -v chromium >/dev/null || { apt-get update && apt-get install -y chromium; }
+	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[browser]'
+	touch $@
+
 $(V)/.ready-docs: $(V)/.ready
 	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
-.PHONY: demo test check docs
+.PHONY: demo test check docs test-browser

@@ -17,7 +17,7 @@ import pytest
 
 from robustree.auditing.report import charts, margin_curve
 from robustree.auditing.report.gallery import read_gallery
-from robustree.auditing.report.page import budget, write_report
+from robustree.auditing.report.page import budget, draw_transfer, write_report
 from robustree.taxonomy.files import forest_from_json
 from tests.auditing.page import parsed
 
@@ -49,6 +49,15 @@ def test_page_is_well_formed_and_refers_to_nothing_outside(made: Path) -> None:
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|<iframe", text)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
     assert "prefers-color-scheme: dark" in text and "@media print" in text
+
+
+def test_the_transfer_matrices_alone_are_those_of_the_page(made: Path, tmp_path: Path) -> None:
+    alone = draw_transfer(made)
+    assert alone.startswith('<section id="transfer">')
+    assert alone.strip() in (made / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "figures.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no figures: write it again with robustree report"):
+        draw_transfer(tmp_path)
 
 
 def test_page_shows_the_figures(made: Path) -> None:

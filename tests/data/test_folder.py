@@ -178,6 +178,15 @@ def test_a_text_file_that_is_named_like_an_image(tmp_path: Path) -> None:
     assert message.endswith("): replace or remove it.")
 
 
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM", "ICO"])
+def test_formats_that_are_not_read_are_refused_whatever_the_file_is_called(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    with path.open("wb") as file:
+        Image.new("RGB", (16, 16)).save(file, format=kind)
+    with pytest.raises(ValueError, match=r"could not be read as an image \(cannot identify image file"):
+        read_image(path)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tif"])
 def test_a_file_that_was_cut_anywhere_is_read_whole_or_refused_by_name(tmp_path: Path, suffix: str) -> None:

@@ -23,7 +23,7 @@ from robustree.taxonomy import Cut, Forest
 from robustree.tree_model import Scores, TreeModel
 from robustree.writing import write_whole
 
-__all__ = ["measure_curves", "read_curves"]
+__all__ = ["find_falls", "measure_curves", "read_curves"]
 
 EPS = tuple(k / 255 for k in (1, 2, 4, 8))
 """Where the eps curve is measured (linf); in l2 at these multiples of the plan's eps:"""
@@ -142,7 +142,9 @@ def measure_curves(
         for cut in forest.cuts():
             for axis in ("eps", "steps"):
                 if not known:
-                    fell.setdefault(cut.label, {})[axis] = _fell(subject, some, cut, plan, attack, axis, grids[axis])
+                    fell.setdefault(cut.label, {})[axis] = find_falls(
+                        subject, some, cut, plan, attack, axis, grids[axis]
+                    )
                 done += 1
                 fresh = 0 if known else len(some.ids)
                 report(Status(done, total, fresh, f"{subject.name} ({subject.head}) {cut.label} over {axis}"))
@@ -221,9 +223,14 @@ def _known(found: Entries, subject: Subject, weights: str, directory: Path) -> b
     return entry is not None
 
 
-def _fell(
+def find_falls(
     subject: Subject, images: AuditImages, cut: Cut, plan: Plan, attack: PGD, axis: str, grid: Sequence[float]
 ) -> Fell:
+    """Where on an ascending grid of "eps" (from 0 on) or "steps" each image's decision at a level falls.
+
+    Raises:
+        ValueError: scores are not finite.
+    """
     device, readout = device_of(subject.model), _readout(plan)
     noise = image_noise(images.ids, plan.seed, Run(f"curve over {axis}", cut.label, None), device)
     pixels, leaves = images.pixels.to(device), images.leaves.to(device)

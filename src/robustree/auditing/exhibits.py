@@ -142,9 +142,9 @@ def _exhibit(
         return subject.model(candidates).at(cut).argmax(1) != cut.of_leaf[int(leaf)]
 
     rounded = round_to_bytes(made, clean, plan.threat, works=works)
-    difference = rounded.images - clean
-    magnified = 0.5 + difference[0] / (2 * difference.abs().max().clamp(min=1e-6))
-    contents = [png_bytes(picture) for picture in (clean[0], magnified, rounded.images[0])]
+    contents = [
+        png_bytes(picture) for picture in (clean[0], magnified(rounded.images[0] - clean[0]), rounded.images[0])
+    ]
     pictures = {
         f"{number}-{kind}-{sha256(content).hexdigest()[:8]}.png": content
         for kind, content in zip(KINDS, contents, strict=True)
@@ -168,6 +168,11 @@ def _exhibit(
         "paths": paths,
     }
     return entry, pictures
+
+
+def magnified(perturbation: Tensor) -> Tensor:
+    """A perturbation (3, H, W) as a picture in [0, 1]: grey where nothing changes, its largest change at full scale."""
+    return 0.5 + perturbation / (2 * perturbation.abs().max().clamp(min=1e-6))
 
 
 def _paths(scores: Scores, forest: Forest) -> Mapping[str, list[str]]:

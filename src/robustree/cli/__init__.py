@@ -20,6 +20,7 @@ COMMANDS = (
     ("attack", "write adversarial PNGs for a folder of images"),
     ("misspell", "find the spelling of each class name that costs most decisions"),
     ("classify", "say what images show, at every level of every tree"),
+    ("demo", "open a local page that attacks an image while you watch"),
     ("tree", "show, check, list, build or compare label trees"),
     ("report", "rebuild the report of an audit from its rows"),
     ("convert", "weights between the layouts of transformers and open_clip"),

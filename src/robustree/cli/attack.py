@@ -21,13 +21,14 @@ from torch import Tensor
 from robustree.attacks.rounding import round_to_bytes
 from robustree.auditing.audit import predictions
 from robustree.cli.endings import keeping
-from robustree.cli.images import Goal, Picture, batches, find_pictures
+from robustree.cli.images import Picture, batches, find_pictures
 from robustree.cli.loading import choose_device, choose_forest, find_level, open_over, sources
 from robustree.cli.options import AttackName, Device, PGDOptions, ThreatOptions, level_attack
 from robustree.cli.parsing import nearest, parse
 from robustree.cli.progress import Bar
 from robustree.data import read_image
 from robustree.data.folder import png_bytes
+from robustree.goals import Goal
 from robustree.taxonomy import Cut, Forest
 from robustree.tree_model import TEMPLATE, Scores, TreeModel
 from robustree.writing import write_whole

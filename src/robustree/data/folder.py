@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is read, whatever a file is called: no format whose reader starts other programs."""
 MAX_PIXELS = 100_000_000
 
 
@@ -107,7 +109,7 @@ def read_image(path: Path, *, resolution: int | None = None) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours, and an error
-            with Image.open(path) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
                 width, height = opened.size
                 small = width * height <= MAX_PIXELS
                 image = _flatten(ImageOps.exif_transpose(opened)) if small else None

@@ -15,12 +15,14 @@ from robustree.taxonomy.files import (
 )
 from robustree.taxonomy.forest import Cut, Forest, Tree, TreeSource, build_forest
 from robustree.taxonomy.shipped import EMOJI_TREES, SHIPPED_TREES, emoji_forest, shipped_forest, shipped_tree_file
+from robustree.taxonomy.traces import Trace
 
 __all__ = [
     "EMOJI_TREES",
     "SHIPPED_TREES",
     "Cut",
     "Forest",
+    "Trace",
     "Tree",
     "TreeSource",
     "build_forest",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from robustree.taxonomy import colours, svg
 from robustree.taxonomy.forest import Forest
 from robustree.taxonomy.outline import outline
+from robustree.taxonomy.traces import Trace, draw_trace
 from robustree.taxonomy.tree import Tree
 
 __all__ = ["Wedge", "draw_tree", "layout", "outline"]
@@ -21,6 +22,8 @@ _MOST_LINES = 3
 _SMALLEST_FONT = 5.0
 _LETTER = 0.56
 """The width of a letter in font sizes: an estimate for common sans-serif fonts, on the safe side."""
+_FADED = 0.22
+"""The opacity of nodes that no trace passes."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,16 @@ def draw_tree(
     labels: Mapping[int, str] | None = None,
     width: int = 900,
     highlight: Sequence[int] = (),
+    traces: Sequence[Trace] = (),
 ) -> str:
     """Draw a tree as a square SVG of `width` pixels, the same text for the same arguments.
 
     One wedge stands for every node of the levels 0..L. `colour` gives values in [0, 1] for nodes (an empty
     frame without one; without a mapping, colours show the coarsest groups), `labels` replaces names, and
-    `highlight` outlines nodes. Labels are written where they fit; tooltips hold name, value, level and size.
-    Raises ValueError for a node outside the drawing, a value outside [0, 1], or a width under 200.
+    `highlight` outlines nodes. `traces` are drawn over the tree, the last on top, and fade all nodes that they do not
+    pass. Labels are written where they fit; tooltips hold name, value, level and size.
+    Raises ValueError for a node outside the drawing, a trace that does not name one node of every level, a value
+    outside [0, 1], or a width under 200.
     """
     if width < 200:
         raise ValueError(f"the width is {width} pixels, but a tree needs at least 200.")
@@ -79,7 +85,11 @@ def draw_tree(
     texts = {node: forest.names[node] for node in drawn} | dict(labels or {})
     circle = _circle(forest, tree, texts, width)
     fills = _fills(tree, wedges, colour)
-    outlined = set(highlight)
+    outlined, passed = set(highlight), {node for trace in traces for node in trace.nodes}
+    lines = [
+        draw_trace(trace, _places(forest, tree, circle, wedges, trace), circle.centre, max(2.5, width / 130))
+        for trace in traces
+    ]
     title = svg.clean(f"Label tree {tree_name}: {forest.leaf_count} leaves, {tree.depth} levels")
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{width}" '
@@ -88,6 +98,8 @@ def draw_tree(
     ]
     for wedge in sorted(wedges, key=lambda wedge: wedge.node in outlined):
         paint = _paint(fills.get(wedge.node), outlined=wedge.node in outlined)
+        if traces and wedge.node in fills and wedge.node not in passed:
+            paint += f' fill-opacity="{_FADED}"'
         tooltip = svg.clean(_tooltip(forest, tree, wedge, texts[wedge.node], colour))
         parts.append(
             f'<path class="wedge" data-node="{wedge.node}" d="{_sector(circle, wedge)}" {paint}>'
@@ -95,9 +107,10 @@ def draw_tree(
         )
     for wedge in wedges:
         fill = fills.get(wedge.node)
-        ink = colours.code(colours.NEUTRAL) if fill is None else colours.text_on(fill)
+        faded = bool(traces) and wedge.node not in passed
+        ink = colours.code(colours.NEUTRAL) if fill is None or faded else colours.text_on(fill)
         parts.append(_label(circle, wedge, texts[wedge.node], ink, forest.leaf_count))
-    parts.extend(_captions(forest, tree, circle, width, with_scale=colour is not None))
+    parts.extend([*lines, *_captions(forest, tree, circle, width, with_scale=colour is not None)])
     return "\n".join(part for part in [*parts, "</svg>"] if part) + "\n"
 
 
@@ -200,6 +213,23 @@ def _sector(circle: _Circle, wedge: Wedge) -> str:
         f"M{corners[0]}A{outer:.2f} {outer:.2f} 0 {large} 1 {corners[1]}"
         f"L{corners[3]}A{inner:.2f} {inner:.2f} 0 {large} 0 {corners[2]}Z"
     )
+
+
+def _places(
+    forest: Forest, tree: Tree, circle: _Circle, wedges: Sequence[Wedge], trace: Trace
+) -> list[tuple[float, float]]:
+    """Where a trace passes each level: in the middle of the node's wedge, nearer to the rim than its label."""
+    cuts = [forest.cut(tree.name, level) for level in range(tree.depth + 1)]
+    if len(trace.nodes) != len(cuts) or any(node not in cut.nodes for node, cut in zip(trace.nodes, cuts, strict=True)):
+        raise ValueError(
+            f"the trace {trace.name!r} names the nodes {trace.nodes}; tree {tree.name!r} has {len(cuts)} levels: name "
+            "one node of each, leaf first."
+        )
+    middles = {wedge.node: wedge.middle for wedge in wedges}
+    return [
+        (0.2 * circle.radii[ring + 1] + 0.8 * circle.radii[ring], middles[node])
+        for ring, node in enumerate(trace.nodes)
+    ]
 
 
 def _tooltip(forest: Forest, tree: Tree, wedge: Wedge, text: str, colour: Mapping[int, float] | None) -> str:

@@ -24,6 +24,7 @@ from robustree.taxonomy.files import forest_from_json
 from robustree.taxonomy.forest import Forest
 
 HERE = Path(__file__).parent
+STYLES = ("palette.css", "report.css")
 NOT_PROTOCOL = ("spearman",)
 CROWDED, NARROW, WIDE = 60, 540, 1040
 """Above so many leaves a tree takes the whole width of the page, in pixels; else two share it."""
@@ -73,6 +74,24 @@ def write_report(directory: str | Path) -> Report:
     _write(written.markdown, _environment(escape=False).get_template("report.md.jinja").render(page))
     _write(written.figures, json.dumps(measured, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return written
+
+
+def draw_transfer(directory: str | Path) -> str:
+    """Return the transfer matrices of an audit, which its figures.json holds, as HTML.
+
+    Raises ValueError for a missing or broken file.
+    """
+    path = Path(directory) / "figures.json"
+    measured = _read_json(path)
+    if not isinstance(measured, dict) or not {"models", "cuts"} <= set(measured):
+        raise ValueError(f"{path} holds no figures: write it again with {parts.rebuild_command(directory)}.")
+    page = {
+        "subjects": measured["models"],
+        "cuts": measured["cuts"],
+        "scale": Markup(charts.scale_legend()),
+        "broken_colour": charts.broken_colour,
+    }
+    return _environment(escape=True).get_template("transfer.html.jinja").render(page)
 
 
 def _stages(audit: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -197,7 +216,7 @@ def _context(measured: Mapping[str, Any], forest: Forest, folder: Path) -> dict[
         "broken_colour": charts.broken_colour,
         "curve_in_ball": Markup(margin_curve.draw_margin_in_ball()),
         "curve_in_tangent_space": Markup(margin_curve.draw_margin_in_tangent_space()),
-        "style": Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        "style": Markup("".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)),
         "script": Markup((HERE / "report.js").read_text(encoding="utf-8")),
         "protocol": {key: value for key, value in audit.items() if key not in NOT_PROTOCOL},
     }
