@@ -21,6 +21,7 @@ COMMANDS = (
     ("misspell", "find the spelling of each class name that costs most decisions"),
     ("classify", "say what images show, at every level of every tree"),
     ("tree", "list, show or check label trees"),
+    ("data", "list, check or fetch data sets"),
     ("report", "rebuild the report of an audit from its rows"),
 )
 """Commands and what they do, in the order in which a newcomer meets them."""

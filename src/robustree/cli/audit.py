@@ -20,12 +20,12 @@ from robustree.auditing.curves import measure_curves
 from robustree.auditing.exhibits import make_exhibits
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.cli.endings import keeping
-from robustree.cli.loading import Loaded, Source, choose_device, choose_forest, data_set, open_over, sources
+from robustree.cli.loading import Loaded, Source, choose_device, choose_forest, open_over, sources
 from robustree.cli.options import AttackName, Device, PGDOptions, ThreatOptions, level_attack
 from robustree.cli.parsing import parse
 from robustree.cli.progress import Bar
 from robustree.cli.report import show_report
-from robustree.data import AuditImages
+from robustree.data import AuditImages, data_over
 from robustree.objectives import Readout
 from robustree.taxonomy import Forest
 from robustree.tree_model import TEMPLATE
@@ -41,9 +41,10 @@ class Options:
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """nano, hub ids, model directories or hardened checkpoints; name=path gives a name."""
     data: str = "emoji"
-    """The images: emoji, or a folder with one sub-folder a class."""
+    """The images: emoji, a folder with one sub-folder a class, parquet, tar or CSV files, or name=PATH for a set of
+    robustree data list."""
     trees: tuple[str, ...] = ()
-    """Shipped trees (unicode wordnet place size words) or files; those of the checkpoints if left out."""
+    """Shipped trees of the data set by name (see tree list) or files; those of the checkpoints if left out."""
     other_trees: bool = False
     """Audit checkpoints with trees that they were not hardened with."""
     output: Path
@@ -103,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
         batch_size=options.batch_size,
         seed=options.seed,
     )
-    data = data_set(options.data, forest)
+    data = data_over(options.data, forest)
     loaded = [opened(source) for source in named]
     images = data.audit(max(model.resolution for model in loaded)).subset(options.images)
     console, subjects, folder = Console(stderr=True), subjects_of(loaded), options.output

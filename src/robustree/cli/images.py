@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustree.attacks import Objective
 from robustree.data import read_image
-from robustree.data.folder import SUFFIXES, image_files, labelled_files
+from robustree.data.readers.folder import SUFFIXES, image_files, labelled_files
 from robustree.objectives import CrossEntropy, EveryLevel, Loss, Margin
 from robustree.taxonomy import Cut, Forest
 
