@@ -94,3 +94,23 @@ def test_a_data_set_of_the_catalogue_is_audited_at_its_own_size(run: Run, house:
     assert data.training(224).images(torch.arange(2), torch.Generator()).shape == (2, 3, 32, 32)
     ran = run("audit", house / "clip", *words, "--trees", "unicode", "--device", "cpu")
     assert ran.code == 2 and "there is no tree 'unicode': give tree files or shipped trees (kind, size)." in ran.err
+
+
+def test_a_protocol_sets_the_options_and_prints_its_own_table(run: Run, house: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(CATALOG["cifar10"].classes):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (20 * number, 99, 0)).save(tmp_path / "test" / name / "0.png")
+    words = [house / "clip", "--data", f"cifar10={tmp_path / 'test'}", "--output", tmp_path / "audit", "--no-checks"]
+    ran = run("audit", *words, "--protocol", "hrzs", "--gallery", 0, "--device", "cpu")
+    assert ran.code == 0, ran.err
+    header = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert header["threat"]["eps"] == 1 / 255 and list(header["attacks"]) == ["pgd-20-cross_entropy"]
+    ours, _, published = ran.out.partition("published under the protocol hrzs: average over 15 sets, not measured here")
+    assert "clip" in ours and "44.34" not in ours
+    assert "44.34" in published and "arXiv 2604.18867" in published and "differs  The paper's step size" in published
+    ran = run("audit", *words, "--protocol", "hrzs", "--images", 4)
+    assert ran.code == 2 and "--protocol sets --images too: give one of them." in ran.err
+    ran = run("audit", *words, "--protocol", "hrzs", "--threat.eps", "8/255")
+    assert ran.code == 2 and "the protocol hrzs has eps 1/255, and --threat.eps is 8/255" in ran.err
+    ran = run("audit", house / "clip", "--protocol", "fare", "--output", tmp_path / "x")
+    assert ran.code == 2 and "the protocol fare audits cifar10, " in ran.err

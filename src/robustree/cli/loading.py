@@ -179,7 +179,9 @@ def open_model(where: str) -> VisionLanguageModel:
     return load(where)
 
 
-def open_over(source: Source, forest: Forest, *, template: str = TEMPLATE, device: torch.device) -> Loaded:
+def open_over(
+    source: Source, forest: Forest, *, template: str | Sequence[str] = TEMPLATE, device: torch.device
+) -> Loaded:
     """A model over a forest; a checkpoint keeps its own template, and any head but the cosine one gets that beside it.
 
     Raises:

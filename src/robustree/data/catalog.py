@@ -75,8 +75,10 @@ def open_data(value: str, *, tree_files: tuple[Path, ...] = ()) -> DataSet:
     return data_over(value, build_forest(leaves, [read_tree(file, leaves) for file in tree_files]))
 
 
-def data_over(value: str, forest: Forest) -> DataSet:
+def data_over(value: str, forest: Forest, *, native: bool = True) -> DataSet:
     """What `open_data` opens, over a forest; files are read when images are asked for.
+
+    Small images keep their own size (the record's `native`) unless `native` is false: then they are scaled first.
 
     Raises:
         ValueError: nothing of that name is there, or its classes are not those of the forest; on asking for images,
@@ -93,7 +95,7 @@ def data_over(value: str, forest: Forest) -> DataSet:
     elif path is None or not path.exists():
         raise ValueError(nothing_there(value))
     else:
-        training, audit = _from_files(path, forest.leaves, record)
+        training, audit = _from_files(path, forest.leaves, record.native if record and native else None)
     return DataSet(
         name=value,
         about=record.about if record else f"images in {value}",
@@ -118,9 +120,9 @@ def nothing_there(value: str) -> str:
 
 
 def _from_files(
-    path: Path, classes: tuple[str, ...], record: Record | None
+    path: Path, classes: tuple[str, ...], native: int | None
 ) -> tuple[Callable[[int], TrainingImages], Callable[[int], AuditImages]]:
     def read(size: int) -> tuple[EncodedImages, int]:
-        return read_images(path, classes), (record and record.native) or size
+        return read_images(path, classes), native or size
 
     return lambda size: Augmented(Decoded(*read(size))), lambda size: audited(*read(size))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +18,6 @@ from torch import Tensor
 from robustree.data.encoded import EncodedImages
 
 MAX_PIXELS = 100_000_000
-WORKERS = min(4, os.cpu_count() or 1)
-"""Threads that decode a batch: Pillow leaves Python's lock while it works."""
 
 
 class Pixels(Protocol):
@@ -52,21 +47,15 @@ class Decoded:
         positions = range(len(self))[index] if isinstance(index, slice) else index.tolist()
         if not len(positions):
             return torch.zeros(0, 3, self.resolution, self.resolution)
-        # Reading stays in order and in one thread (archives keep one place open); decoding is what takes the time.
         contents = [self.images.read(position) for position in positions]
         names = [f"{self.images.where}/{self.images.ids[position]}" for position in positions]
         with _large_images():
-            decoded = list(_pool().map(lambda content, name: _decode(content, name, self.resolution), contents, names))
+            decoded = [_decode(*each, self.resolution) for each in zip(contents, names, strict=True)]
         return torch.stack(decoded).float() / 255
 
     def take(self, index: Tensor) -> Decoded:
         """The images at `index` (M,), still in their files."""
         return Decoded(self.images.take(index), self.resolution)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
 
 
 def batches(pixels: Pixels, size: int) -> Iterator[Tensor]:
@@ -81,7 +70,11 @@ def read_image(path: Path, *, resolution: int | None = None) -> Tensor:
     Raises:
         ValueError: not an image, truncated, or above 100 million pixels.
     """
-    return decode(path.read_bytes(), str(path), resolution=resolution)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} could not be read as an image ({error.strerror}): check the path.") from error
+    return decode(content, str(path), resolution=resolution)
 
 
 def decode(content: bytes, name: str, *, resolution: int | None = None) -> Tensor:
@@ -92,7 +85,7 @@ def decode(content: bytes, name: str, *, resolution: int | None = None) -> Tenso
 
 @contextmanager
 def _large_images() -> Iterator[None]:
-    """Pillow does not warn of images that it still reads: the limit here is ours, and an error. Not inside threads."""
+    """Pillow does not warn of images that it still reads: the limit here is ours, and an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
