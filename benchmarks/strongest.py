@@ -50,7 +50,7 @@ def opened(name: str, forest: Forest) -> TreeModel:
     setting = next(setting for setting in settings() if setting.name == name)
     if setting.recipe is None:
         images = data.audit(model.image_encoder.preprocessing.resolution).subset(64, seed=SEED)
-        return build_tree_model(model, forest, images=images.pixels).requires_grad_(False)
+        return build_tree_model(model, forest, images=images.pixels[:]).requires_grad_(False)
     if not (MODELS / name / MARKER).exists():
         harden(model, data, data.forest(setting.trees), setting.recipe, MODELS / name)
     return load_checkpoint(MODELS / name, forest=forest).tree_model.requires_grad_(False)

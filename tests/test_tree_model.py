@@ -286,3 +286,29 @@ def test_a_template_without_one_place_is_refused(template: str) -> None:
 
 def test_templates_are_filled_verbatim() -> None:
     assert fill("a {}, {0} {x}", ["dog", "{}"]) == ["a dog, {0} {x}", "a {}, {0} {x}"]
+
+
+def test_an_ensemble_is_the_mean_of_unit_embeddings(
+    make_tiny_clip: Callable[[int], VisionLanguageModel], two_trees: Forest, tiny_images: Callable[[int], Tensor]
+) -> None:
+    """Against the embeddings of each template on its own, with and without a bias in the projection."""
+    templates = ("a photo of a {}.", "a drawing of the {}.", "{} in the wild")
+    for biased in (False, True):
+        clip = make_tiny_clip(3)
+        if biased:
+            clip.text_projection.bias = torch.nn.Parameter(torch.linspace(-1, 1, 8))
+        model = build_tree_model(clip, two_trees, images=tiny_images(4), template=templates)
+        each = [
+            [clip.text_projection(clip.text_features([t.replace("{}", name)]))[0] for name in two_trees.names]
+            for t in templates
+        ]
+        units = torch.stack([torch.stack(row) for row in each]).double()
+        units = units / units.norm(dim=2, keepdim=True)
+        wanted = units.mean(0) / units.mean(0).norm(dim=1, keepdim=True)
+        found = model.prototypes().double()
+        torch.testing.assert_close(found / found.norm(dim=1, keepdim=True), wanted, atol=1e-6, rtol=0)
+    one = build_tree_model(make_tiny_clip(3), two_trees, images=tiny_images(4), template=(templates[0],))
+    same = build_tree_model(make_tiny_clip(3), two_trees, images=tiny_images(4), template=templates[0])
+    assert torch.equal(one.text_features, same.text_features)
+    with pytest.raises(ValueError, match="no template was given"):
+        build_tree_model(make_tiny_clip(3), two_trees, images=tiny_images(4), template=())

@@ -226,19 +226,18 @@ def build_tree_model(
     space: Space | None = None,
     depths: Depths | None = None,
     scale: float = 1.0,
-    template: str = TEMPLATE,
+    template: str | Sequence[str] = TEMPLATE,
 ) -> TreeModel:
     """A `TreeModel` over `forest` with the pretrained weights of `model` (shared, not copied).
 
     `images` (B, 3, H, W) in [0, 1] of the task, a few dozen suffice, set the scale: their mean embedding norm c_img
     and their mean cosine with their nearest leaf text. `space`: Sphere() (CLIP's own head, default), Poincare(r) or
-    Euclidean(). `scale` multiplies the head's logit scale.
+    Euclidean(). `scale` multiplies the head's logit scale. Several templates are an ensemble (`encode_names`).
 
     Raises:
-        ValueError: the template has no "{}".
+        ValueError: a template has no "{}".
     """
-    prompts = fill(template, forest.names)
-    text_features = model.text_features(prompts)
+    text_features = encode_names(model, forest.names, template)
     with torch.no_grad():
         embeddings = model.image_encoder(images)
         leaves = model.text_projection(text_features[: forest.leaf_count])
@@ -249,6 +248,27 @@ def build_tree_model(
     head = replace(head, scale=scale * head.scale)
     image_norm = float(embeddings.norm(dim=1).mean())
     return TreeModel(model.image_encoder, model.text_projection, text_features, forest, head, image_norm=image_norm)
+
+
+def encode_names(model: VisionLanguageModel, names: Sequence[str], template: str | Sequence[str]) -> Tensor:
+    """Text features (N, H) of names in a template or, for several, of their ensemble: the projection W sends it to the
+    direction of the mean of the unit embeddings, sum_t W h_t / |W h_t|.
+
+    W is affine, so this is the mean of the features h_t weighted by 1 / |W h_t|: an ensemble is one feature, and
+    nothing after it knows of templates. While W is trained, the weights stay those of the pretrained one.
+
+    Raises:
+        ValueError: there is no template, or one has no "{}".
+    """
+    templates = (template,) if isinstance(template, str) else tuple(template)
+    if not templates:
+        raise ValueError("no template was given: give at least one, such as 'a photo of a {}'.")
+    features = torch.stack([model.text_features(fill(each, names)) for each in templates])
+    if len(templates) == 1:
+        return features[0]
+    with torch.no_grad():
+        weights = 1 / model.text_projection(features).norm(dim=2, keepdim=True)
+        return (weights * features).sum(0) / weights.sum(0)
 
 
 def fill(template: str, names: Sequence[str]) -> list[str]:

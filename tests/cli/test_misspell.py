@@ -15,7 +15,7 @@ from robustree.auditing import spelling as searching
 from robustree.auditing.statistics import wilson
 from robustree.checkpoint import load_checkpoint
 from robustree.cli.loading import choose_forest, sources
-from robustree.data import folder_data
+from robustree.data import data_over
 from robustree.models import load
 from robustree.taxonomy import Forest
 from robustree.tree_model import TEMPLATE, TreeModel, build_tree_model
@@ -41,14 +41,14 @@ def record_of(tmp_path: Path) -> dict[str, Any]:
 
 def right_under(build: Callable[[Forest], TreeModel], forest: Forest, house: Path, label: str) -> Right:
     """Misspelled nodes -> (B, 2) the right decisions and the true columns, by a model over a forest of such names."""
-    images = folder_data(str(house / "images"), forest).audit(SIDE)
+    images = data_over(str(house / "images"), forest).audit(SIDE)
 
     def right(spellings: dict[int, str]) -> torch.Tensor:
         names = tuple(spellings.get(node, name) for node, name in enumerate(forest.names))
         model, cut = build(replace(forest, names=names)), forest.find_cut(label)
         truth = torch.tensor(cut.of_leaf)[images.leaves]
         with torch.no_grad():
-            return torch.stack([model(images.pixels).at(cut).argmax(1) == truth, truth], dim=1)
+            return torch.stack([model(images.pixels[:]).at(cut).argmax(1) == truth, truth], dim=1)
 
     return right
 

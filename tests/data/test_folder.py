@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustree.data import Folder, read_folder, read_image
+from robustree.data import Augmented, Decoded, EncodedImages, read_folder, read_image
+from robustree.data.decoding import png_bytes
+from robustree.data.readers.folder import labelled_files
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -32,23 +34,22 @@ def _folder(root: Path, **classes: int) -> Path:
 
 def _refusal(path: Path, *, classes: tuple[str, ...] | None = None) -> str:
     with pytest.raises(ValueError) as caught:
-        read_folder(path, resolution=8, classes=classes)
+        Decoded(read_folder(path, classes), 8)[:]
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_labels_are_the_positions_of_the_sorted_folder_names(tmp_path: Path) -> None:
-    folder = read_folder(_folder(tmp_path, zebra=1, ape=2, hot_dog=1), resolution=8)
-    assert folder.classes == ("ape", "hot dog", "zebra")
+    folder = read_folder(_folder(tmp_path, zebra=1, ape=2, hot_dog=1))
+    assert labelled_files(tmp_path)[1] == ("ape", "hot dog", "zebra")
     assert folder.leaves.tolist() == [0, 0, 1, 2]
     assert folder.ids == ("ape/0.png", "ape/1.png", "hot_dog/0.png", "zebra/0.png")
-    assert folder.pixels.shape == (4, 3, 8, 8)
-    assert folder.pixels.dtype == torch.uint8
+    assert Decoded(folder, 8)[:].shape == (4, 3, 8, 8)
 
 
 def test_folder_names_match_classes_whatever_case_spaces_hyphens_and_underscores(tmp_path: Path) -> None:
     root = _folder(tmp_path, **{"Hot-Dog": 1, "ICE_CREAM": 1, "Straße": 1})
-    folder = read_folder(root, resolution=8, classes=("straße", "ice cream", "hot dog", "a class without images"))
+    folder = read_folder(root, classes=("straße", "ice cream", "hot dog", "a class without images"))
     assert dict(zip(folder.ids, folder.leaves.tolist(), strict=True)) == {
         "Hot-Dog/0.png": 2,
         "ICE_CREAM/0.png": 1,
@@ -57,8 +58,8 @@ def test_folder_names_match_classes_whatever_case_spaces_hyphens_and_underscores
 
 
 def test_folders_that_name_one_class_are_one_class(tmp_path: Path) -> None:
-    folder = read_folder(_folder(tmp_path, Dog=1, dog=2, cat=1), resolution=8)
-    assert len(folder.classes) == 2
+    folder = read_folder(_folder(tmp_path, Dog=1, dog=2, cat=1))
+    assert len(labelled_files(tmp_path)[1]) == 2
     assert sorted(torch.bincount(folder.leaves).tolist()) == [1, 3]
 
 
@@ -67,7 +68,7 @@ def test_files_that_are_no_images_and_deeper_folders_are_left_alone(tmp_path: Pa
     (root / "readme.txt").write_text("hello")
     (root / "dog" / "notes.txt").write_text("hello")
     (root / "dog" / "deeper").mkdir()
-    assert read_folder(root, resolution=8).ids == ("dog/0.png",)
+    assert read_folder(root).ids == ("dog/0.png",)
 
 
 def test_the_shorter_side_is_scaled_and_the_centre_cut_out(tmp_path: Path) -> None:
@@ -253,15 +254,23 @@ def test_a_class_that_is_in_no_tree(tmp_path: Path) -> None:
     )
 
 
-def test_audited_pixels_are_those_of_the_files(tmp_path: Path) -> None:
-    folder = read_folder(_folder(tmp_path, dog=2, cat=1), resolution=8)
-    assert torch.equal((folder.fixed() * 255).round().to(torch.uint8), folder.pixels)
+def test_pixels_are_those_of_the_files_whichever_batch_asks_for_them(tmp_path: Path) -> None:
+    root = _folder(tmp_path, dog=3, cat=2)
+    pixels = Decoded(read_folder(root), 8)
+    whole = [read_image(root / name, resolution=8).float() / 255 for name in pixels.images.ids]
+    assert len(pixels) == 5
+    assert torch.equal(pixels[:], torch.stack(whole))
+    assert torch.equal(pixels[3:], torch.stack(whole[3:]))
+    assert torch.equal(pixels[torch.tensor([4, 0])], torch.stack([whole[4], whole[0]]))
+    assert torch.equal(pixels.take(torch.tensor([4, 1]))[:1], whole[4][None])
+    assert pixels[:0].shape == (0, 3, 8, 8)
 
 
 def test_training_images_are_shifted_mirrored_copies_and_the_generators_alone() -> None:
     ramp = torch.arange(16, dtype=torch.uint8).repeat(3, 16, 1)
     ramp = ramp + 16 * torch.arange(16, dtype=torch.uint8)[:, None] % 250
-    folder = Folder(ramp[None], torch.tensor([0]), ("a/0.png",), ("a",))
+    content = png_bytes(ramp.float() / 255)
+    folder = Augmented(Decoded(EncodedImages("here", ("a/0.png",), torch.tensor([0]), lambda _: content), 16))
     index = torch.zeros(40, dtype=torch.long)
     images = folder.images(index, torch.Generator().manual_seed(1))
     assert torch.equal(images, folder.images(index, torch.Generator().manual_seed(1)))

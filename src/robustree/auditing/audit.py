@@ -20,7 +20,7 @@ from robustree.attacks import AutoAttack, ImageNoise
 from robustree.auditing.plan import LevelAttack, Plan, Run, described, level_objective
 from robustree.auditing.rows import FOREST, Key, Row, open_rows
 from robustree.checkpoint import device_of, weights_digest
-from robustree.data.catalog import AuditImages
+from robustree.data import AuditImages
 from robustree.objectives import Readout, level_scores
 from robustree.processes import Processes
 from robustree.taxonomy import Forest, forest_to_json

@@ -17,7 +17,7 @@ from robustree.auditing.audit import Status, Subject, image_noise
 from robustree.auditing.curve_file import FILE, FORMAT, Fell, level_curves, read_curves
 from robustree.auditing.plan import Plan, Run, described
 from robustree.checkpoint import device_of, weights_digest
-from robustree.data.catalog import AuditImages
+from robustree.data import AuditImages
 from robustree.objectives import Margin, Readout, level_scores, targets
 from robustree.taxonomy import Cut, Forest
 from robustree.tree_model import Scores, TreeModel
@@ -233,7 +233,7 @@ def find_falls(
     """
     device, readout = device_of(subject.model), _readout(plan)
     noise = image_noise(images.ids, plan.seed, Run(f"curve over {axis}", cut.label, None), device)
-    pixels, leaves = images.pixels.to(device), images.leaves.to(device)
+    pixels, leaves = images.pixels[:].to(device), images.leaves.to(device)
     own = readout if cut.level else "direct"
     case = _Case(subject.name, subject.model, pixels, leaves, cut, own, noise, plan)
     if axis == "eps":

@@ -19,8 +19,8 @@ from robustree.auditing.audit import Subject, attack_level, image_noise, predict
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.auditing.rows import read_rows
 from robustree.checkpoint import device_of
-from robustree.data.catalog import AuditImages
-from robustree.data.folder import png_bytes
+from robustree.data import AuditImages
+from robustree.data.decoding import png_bytes
 from robustree.taxonomy import Forest
 from robustree.tree_model import Scores
 from robustree.writing import write_whole

@@ -17,6 +17,7 @@ from robustree.attacks import CharacterEdits
 from robustree.auditing.audit import Status
 from robustree.auditing.statistics import wilson
 from robustree.checkpoint import device_of
+from robustree.data import Pixels, batches
 from robustree.objectives import targets
 from robustree.taxonomy import Cut
 from robustree.tree_model import TreeModel, columns, fill
@@ -79,7 +80,7 @@ class Spelling:
 def worst_spellings(
     model: TreeModel,
     text_features: Encode,
-    images: Tensor,
+    images: Pixels,
     leaves: Tensor,
     cut: Cut,
     attack: CharacterEdits,
@@ -146,7 +147,7 @@ def misspelled(model: TreeModel, spellings: Mapping[int, str], text_features: En
 
 
 @torch.no_grad()
-def tally(model: TreeModel, images: Tensor, leaves: Tensor, cut: Cut, *, batch_size: int) -> Tally:
+def tally(model: TreeModel, images: Pixels, leaves: Tensor, cut: Cut, *, batch_size: int) -> Tally:
     """How many decisions of a level are right.
 
     Raises:
@@ -200,11 +201,11 @@ class _Level(NamedTuple):
     truth: Tensor
 
 
-def _read_level(model: TreeModel, images: Tensor, leaves: Tensor, cut: Cut, batch_size: int) -> _Level:
+def _read_level(model: TreeModel, images: Pixels, leaves: Tensor, cut: Cut, batch_size: int) -> _Level:
     if not len(images) or batch_size < 1:
         raise ValueError(f"{len(images)} images in batches of {batch_size} were given; both start at 1.")
     device = device_of(model)
-    points = torch.cat([model.image_points(batch.to(device)) for batch in images.split(batch_size)])
+    points = torch.cat([model.image_points(batch.to(device)) for batch in batches(images, batch_size)])
     prototypes = model.prototypes()[columns(cut.nodes, device)]
     return _Level(points, _logits(model, points, prototypes), targets(cut, leaves.to(device)))
 

@@ -22,6 +22,7 @@ COMMANDS = (
     ("classify", "say what images show, at every level of every tree"),
     ("demo", "open a local page that attacks an image while you watch"),
     ("tree", "show, check, list, build or compare label trees"),
+    ("data", "list, check or fetch data sets"),
     ("report", "rebuild the report of an audit from its rows"),
     ("convert", "weights between the layouts of transformers and open_clip"),
     ("card", "write the model card of a hardened checkpoint"),

@@ -27,7 +27,7 @@ from robustree.cli.options import AttackName, Device, PGDOptions, ThreatOptions,
 from robustree.cli.parsing import nearest, parse
 from robustree.cli.progress import Bar
 from robustree.data import read_image
-from robustree.data.folder import png_bytes
+from robustree.data.decoding import png_bytes
 from robustree.goals import Goal
 from robustree.taxonomy import Cut, Forest
 from robustree.tree_model import TEMPLATE, Scores, TreeModel

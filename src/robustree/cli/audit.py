@@ -19,13 +19,15 @@ from robustree.auditing.checks.battery import Progress, run_checks
 from robustree.auditing.curves import measure_curves
 from robustree.auditing.exhibits import make_exhibits
 from robustree.auditing.plan import LevelAttack, Plan
+from robustree.auditing.protocols import ProtocolName
 from robustree.cli.endings import Ended, keeping, sentence
-from robustree.cli.loading import Loaded, Source, choose_device, choose_forest, data_set, open_over, sources
+from robustree.cli.loading import Loaded, Source, choose_device, choose_forest, open_over, sources
 from robustree.cli.options import AttackName, Device, PGDOptions, ThreatOptions, level_attack
 from robustree.cli.parsing import parse
 from robustree.cli.progress import Bar
+from robustree.cli.protocol import chosen_eps, chosen_protocol, print_published
 from robustree.cli.report import show_report
-from robustree.data import AuditImages
+from robustree.data import AuditImages, data_over
 from robustree.objectives import Readout
 from robustree.processes import LostProcessError, joined_processes, process_number
 from robustree.taxonomy import Forest
@@ -42,9 +44,10 @@ class Options:
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """nano, hub ids, model directories or hardened checkpoints; name=path gives a name."""
     data: str = "emoji"
-    """The images: emoji, or a folder with one sub-folder a class."""
+    """The images: emoji, a folder with one sub-folder a class, parquet, tar or CSV files, or name=PATH for a set of
+    robustree data list."""
     trees: tuple[str, ...] = ()
-    """Shipped trees (unicode wordnet place size words) or files; those of the checkpoints if left out."""
+    """Shipped trees of the data set by name (see tree list) or files; those of the checkpoints if left out."""
     other_trees: bool = False
     """Audit checkpoints with trees that they were not hardened with."""
     output: Path
@@ -56,6 +59,9 @@ class Options:
     transfer_from: tuple[str, ...] = ()
     """Further models: the adversarial images that momentum PGD makes on each are shown to every audited model."""
     pgd: PGDOptions = field(default_factory=PGDOptions)
+    protocol: ProtocolName | None = None
+    """Measure as a published method was: its eps, attacks, number of images and prompts; its figures are printed in a
+    table of their own."""
     images: int | None = None
     """How many images, spread evenly over the classes; all if left out."""
     readouts: tuple[Readout, ...] = ("direct",)
@@ -85,12 +91,30 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"--gallery is {options.gallery}; it is a number of images: 0 for none.")
     if options.strict and not options.checks:
         raise ValueError("--strict asks for the checks, and --no-checks leaves them out: give one of them.")
+    protocol, record, template, attacks = None, None, options.template, []
+    if options.protocol is not None:
+        set_too = [
+            f"--{name.replace('_', '-')}"
+            for name in ("attacks", "transfer_from", "images", "template", "readouts", "pgd", "seed")
+            if getattr(options, name) != getattr(Options(models=(), output=options.output), name)
+        ]
+        if set_too:
+            raise ValueError(f"--protocol sets {', '.join(set_too)} too: give one of them.")
+        protocol, record = chosen_protocol(options.protocol, options.data)
+        eps = chosen_eps(protocol, options.threat.eps, default=ThreatOptions().eps)
+        options = replace(
+            options,
+            threat=replace(options.threat, eps=eps),
+            images=protocol.image_count(record),
+            seed=protocol.seed,
+        )
+        template, attacks = protocol.templates(record), list(protocol.attacks_on(record))
     forest = choose_forest(named, options.trees, options.data, other_trees=options.other_trees)
 
     def opened(source: Source) -> Loaded:
-        return open_over(source, forest, template=options.template, device=device)
+        return open_over(source, forest, template=template, device=device)
 
-    attacks = [level_attack(name, options.pgd.attack()) for name in dict.fromkeys(options.attacks)]
+    attacks = attacks or [level_attack(name, options.pgd.attack()) for name in dict.fromkeys(options.attacks)]
     moving = replace(options.pgd.attack(), momentum=1.0)
     for source in sources(options.transfer_from) if options.transfer_from else ():
         transfer = Transfer(attack=moving, sources=(opened(source).model,), name=f"from-{source.name}")
@@ -98,13 +122,13 @@ def run(arguments: Sequence[str]) -> int:
     plan = Plan(
         threat=options.threat.threat(),
         attacks=tuple(attacks),
-        all_levels=options.pgd.attack(),
+        all_levels=None if protocol else options.pgd.attack(),
         readouts=options.readouts,
         stop=options.stop,
         batch_size=options.batch_size,
         seed=options.seed,
     )
-    data = data_set(options.data, forest)
+    data = data_over(options.data, forest, native=protocol is None or protocol.native)
     loaded = [opened(source) for source in named]
     images = data.audit(max(model.resolution for model in loaded)).subset(options.images)
     command = shlex.join(["robustree", "audit", *arguments])
@@ -125,6 +149,8 @@ def run(arguments: Sequence[str]) -> int:
         if options.gallery:
             make_exhibits(subjects, images, forest, plan, folder, options.gallery)
         show_report(folder)
+        if protocol is not None and record is not None:
+            print_published(protocol, record, Console(highlight=False, markup=False))
     return CHECKS_SPEAK if options.strict and worst(checks) in ("fail", "flag") else 0
 
 

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from robustree.auditing.audit import Subject
 from robustree.checkpoint import MARKER
-from robustree.cli.loading import Source, choose_device, choose_forest, data_set, open_over, sources
+from robustree.cli.loading import Source, choose_device, choose_forest, open_over, sources
 from robustree.cli.options import Device
 from robustree.cli.parsing import parse
+from robustree.data import data_over
 from robustree.demo.bench import Bench, choose_samples
 from robustree.demo.serving import LOOPBACK, serve
 from robustree.tree_model import TEMPLATE
@@ -81,7 +82,7 @@ def open_bench(options: Options) -> Bench:
     forest = choose_forest(named, options.trees, options.data, other_trees=options.other_trees)
     loaded = [open_over(source, forest, template=options.template, device=device) for source in named]
     subjects = tuple(Subject(model.source.name, model.model) for model in loaded)
-    images = data_set(options.data, forest).audit(loaded[0].resolution)
+    images = data_over(options.data, forest).audit(loaded[0].resolution)
     return Bench(
         subjects=subjects,
         forest=forest,

@@ -19,11 +19,11 @@ from rich.console import Console
 from robustree.attacks import PGD
 from robustree.checkpoint import MARKER
 from robustree.cli.endings import Ended, keeping, orderly_stop, sentence
-from robustree.cli.loading import choose_device, data_set, forest_of_trees, open_model
+from robustree.cli.loading import choose_device, forest_of_trees, open_model
 from robustree.cli.options import Device, ThreatOptions
 from robustree.cli.parsing import parse
 from robustree.cli.progress import Bar
-from robustree.data import DataSet
+from robustree.data import DataSet, data_over
 from robustree.geometry import Euclidean, Poincare, Space, Sphere
 from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
 from robustree.models import VisionLanguageModel
@@ -54,9 +54,10 @@ class Options(Generic[Method]):
     model: str = "nano"
     """The model to harden: nano, a hub id, or a directory."""
     data: str = "emoji"
-    """The images: emoji, or a folder with one sub-folder a class."""
+    """The images: emoji, a folder with one sub-folder a class, parquet, tar or CSV files, or name=PATH for a set of
+    robustree data list."""
     trees: tuple[str, ...] = ()
-    """Label trees: shipped ones (unicode wordnet place size words) or files; all shipped ones for emoji if left out."""
+    """Label trees: shipped ones of the data set by name (see tree list) or files; all shipped ones if left out."""
     output: Path
     """The directory that becomes the checkpoint; an interrupted run goes on from there."""
     threat: ThreatOptions = field(default_factory=ThreatOptions)
@@ -137,7 +138,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(Command, arguments, command="harden", about="Harden a model against adversarial images.")
     device = choose_device(options.device)
     recipe, forest = options.recipe(), forest_of_trees(options.trees, options.data)
-    data = data_set(options.data, forest)
+    data = data_over(options.data, forest)
     finished = is_finished(options.output, recipe, forest, data=options.data, model=options.model)
     runtime = Runtime(cpu=device.type == "cpu")
     if not finished:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustree.data import read_image
-from robustree.data.folder import SUFFIXES, image_files, labelled_files
+from robustree.data.readers.folder import SUFFIXES, image_files, labelled_files
 from robustree.taxonomy import Forest
 
 _MOST_IMAGES, _MOST_PIXELS = 32, 2_000_000  # of one batch

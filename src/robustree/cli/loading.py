@@ -12,10 +12,11 @@ import torch
 
 from robustree.checkpoint import find_checkpoint, load_checkpoint, read_forest_of
 from robustree.cli.parsing import nearest
-from robustree.data import CATALOG, DataSet, emoji, folder_data, quickstart_classes
+from robustree.cli.tree import SHIPPED_NAMES
+from robustree.data import CATALOG, named_record
 from robustree.models import VisionLanguageModel, load
 from robustree.models.loading import nano_directory
-from robustree.taxonomy import EMOJI_TREES, Cut, Forest, emoji_forest, leaves_of, read_forest
+from robustree.taxonomy import SHIPPED_TREES, Cut, Forest, leaves_of, read_forest
 from robustree.tree_model import TEMPLATE, TreeModel, build_tree_model, cosine_head
 
 
@@ -82,28 +83,40 @@ def sources(values: Sequence[str]) -> tuple[Source, ...]:
 
 
 def forest_of_trees(trees: Sequence[str], data: str) -> Forest:
-    """The forest of shipped trees (by name) or of tree files; the first file defines the classes, but not of emoji.
+    """The forest of shipped trees (by name) or of tree files; the first file defines the classes of data without a
+    record.
+
+    Shipped trees are those of the data set, for data without a record those of the emoji; "imagenet/kind" names the
+    tree of any set.
 
     Raises:
-        ValueError: both kinds were given, an unknown name, a missing or bad file, or no tree for a folder of images.
+        ValueError: both kinds were given, an unknown name, a missing or bad file, or no tree for data without a record.
     """
-    files = [tree for tree in trees if tree not in EMOJI_TREES and (tree.endswith(".json") or Path(tree).is_file())]
+    record, _ = named_record(data)
+    owner = record.name if record else "emoji"
+    full = {tree: tree if "/" in tree else f"{owner}/{tree}" for tree in trees}
+    files = [
+        tree for tree in trees if full[tree] not in SHIPPED_NAMES and (tree.endswith(".json") or Path(tree).is_file())
+    ]
     shipped = [tree for tree in trees if tree not in files]
     for tree in shipped:
-        if tree not in EMOJI_TREES:
+        if full[tree] not in SHIPPED_NAMES:
+            own = SHIPPED_TREES.get(owner, ())
             raise ValueError(
-                f"there is no tree {tree!r}{nearest(tree, EMOJI_TREES)}: "
-                f"give tree files or shipped trees ({', '.join(EMOJI_TREES)})."
+                f"there is no tree {tree!r}{nearest(tree, own)}: give tree files or shipped trees ({', '.join(own)})."
             )
     if files and shipped:
         raise ValueError(
             f"--trees mixes shipped trees ({', '.join(shipped)}) and files ({', '.join(files)}); give one kind."
         )
     if files:
-        return read_forest(files, quickstart_classes() if data == "emoji" else leaves_of(files[0]))
-    if not shipped and data != "emoji":
+        return read_forest(files, record.classes if record else leaves_of(files[0]))
+    if not shipped and record is None:
         raise ValueError(f"the data {data!r} comes without a label tree: name one with --trees my_tree.json.")
-    return emoji_forest(quickstart_classes(), shipped or EMOJI_TREES)
+    owners = sorted({full[tree].partition("/")[0] for tree in shipped}) or [owner]
+    if len(owners) > 1:
+        raise ValueError(f"--trees names trees of {' and '.join(owners)}, whose classes differ: give those of one set.")
+    return CATALOG[owners[0]].forest(tuple(full[tree].partition("/")[2] for tree in shipped) or None)
 
 
 def choose_forest(models: Sequence[Source], trees: Sequence[str], data: str, *, other_trees: bool = False) -> Forest:
@@ -161,7 +174,9 @@ def open_model(where: str) -> VisionLanguageModel:
     return load(where)
 
 
-def open_over(source: Source, forest: Forest, *, template: str = TEMPLATE, device: torch.device) -> Loaded:
+def open_over(
+    source: Source, forest: Forest, *, template: str | Sequence[str] = TEMPLATE, device: torch.device
+) -> Loaded:
     """A model over a forest; a checkpoint keeps its own template, and any head but the cosine one gets that beside it.
 
     Raises:
@@ -181,25 +196,3 @@ def open_over(source: Source, forest: Forest, *, template: str = TEMPLATE, devic
         resolution=plain.image_encoder.preprocessing.resolution,
         heads=tuple(head.to(device).requires_grad_(False).eval() for head in heads),
     )
-
-
-def data_set(name: str, forest: Forest) -> DataSet:
-    """The images called `name` with the classes of a forest: a known set, or a folder `name/<class>/<image>`.
-
-    Raises:
-        ValueError: there is no such set or folder, or its classes are not those of the forest.
-    """
-    if name == "emoji":
-        if forest.leaves != quickstart_classes():
-            raise ValueError(
-                f"the trees have {forest.leaf_count} classes, not the {len(quickstart_classes())} of the emoji data: "
-                "give --data FOLDER with the trees' classes, or other trees."
-            )
-        return emoji()
-    path = Path(name)
-    if not path.is_dir():
-        raise ValueError(
-            f"data is {name!r}{nearest(name, list(CATALOG))}; "
-            f"give a folder of class sub-folders or one of {', '.join(CATALOG)}."
-        )
-    return folder_data(name, forest)

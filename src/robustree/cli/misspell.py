@@ -23,10 +23,11 @@ from robustree.auditing.audit import HEAD_NAMES, Status
 from robustree.auditing.spelling import Spelling, Tally, misspelled, tally, worst_spellings
 from robustree.checkpoint import load_checkpoint
 from robustree.cli.endings import keeping
-from robustree.cli.loading import Source, choose_device, choose_forest, data_set, find_level, open_model, sources
+from robustree.cli.loading import Source, choose_device, choose_forest, find_level, open_model, sources
 from robustree.cli.options import Device
 from robustree.cli.parsing import parse
 from robustree.cli.progress import Bar
+from robustree.data import data_over
 from robustree.models import VisionLanguageModel
 from robustree.taxonomy import Forest
 from robustree.tree_model import TEMPLATE, TreeModel, build_tree_model
@@ -43,7 +44,8 @@ class Options:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """nano, a hub id, a model directory or a hardened checkpoint, which is read by its own head."""
     data: str = "emoji"
-    """The images: emoji, or a folder with one sub-folder a class."""
+    """The images: emoji, a folder with one sub-folder a class, parquet, tar or CSV files, or name=PATH for a set of
+    robustree data list."""
     level: str
     """The level whose names are misspelled: leaf, or one such as unicode/1."""
     edits: int = 1
@@ -78,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
         labels = ", ".join(cut.label for cut in forest.cuts())
         raise ValueError(f"--level is all, but the names of one level are misspelled: give one of {labels}.")
     (cut,) = find_level(forest, options.level)
-    data = data_set(options.data, forest)
+    data = data_over(options.data, forest)
     plain, model, template = _opened(source, forest, options.template, device)
     images = data.audit(plain.image_encoder.preprocessing.resolution).subset(options.images)
     names = [forest.names[node] for node in cut.nodes]

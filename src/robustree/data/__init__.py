@@ -1,22 +1,37 @@
-"""Images: the embedded emoji drawings, and folders of the user's."""
+"""Images: records of data sets by name, readers of files, and the embedded emoji drawings."""
 
-from robustree.data.catalog import CATALOG, AuditImages, DataSet, emoji, folder_data, open_data
-from robustree.data.drawings import compose, quickstart_classes, quickstart_drawings, stratified
-from robustree.data.folder import Folder, png_bytes, read_folder, read_image
+from robustree.data.catalog import DataSet, data_over, emoji, named_record, nothing_there, open_data
+from robustree.data.decoding import Decoded, Pixels, batches, png_bytes, read_image
+from robustree.data.drawings import compose, quickstart_classes, quickstart_drawings
+from robustree.data.encoded import EncodedImages
+from robustree.data.images import AuditImages, Augmented, audited
+from robustree.data.readers import read_folder, read_images
+from robustree.data.record import Record
+from robustree.data.records import CATALOG
+from robustree.data.splits import stratified
 
 __all__ = [
     "CATALOG",
     "AuditImages",
+    "Augmented",
     "DataSet",
-    "Folder",
+    "Decoded",
+    "EncodedImages",
+    "Pixels",
+    "Record",
+    "audited",
+    "batches",
     "compose",
+    "data_over",
     "emoji",
-    "folder_data",
+    "named_record",
+    "nothing_there",
     "open_data",
     "png_bytes",
     "quickstart_classes",
     "quickstart_drawings",
     "read_folder",
     "read_image",
+    "read_images",
     "stratified",
 ]

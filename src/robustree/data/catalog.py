@@ -1,137 +1,128 @@
-"""Data sets by name: one record each. A new data set is one record."""
+"""From what a user names (a record, a record and its files, or files alone) to images over a forest."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
-import torch
-from torch import Tensor
-
-from robustree.data.drawings import Drawings, compose, quickstart_classes, quickstart_drawings, stratified
-from robustree.data.folder import Folder, read_folder
-from robustree.taxonomy import Forest, build_forest, emoji_forest, leaves_of, read_forest, read_tree
-
-_AUDIT_SEED = 20260101  # backgrounds and poses of the audited drawings: never changed, so figures stay comparable
-
-
-class TrainingImages(Protocol):
-    @property
-    def leaves(self) -> Tensor: ...
-
-    def images(self, index: Tensor, generator: torch.Generator) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class AuditImages:
-    """Images (N, 3, H, W) in [0, 1] that never change, their classes (N,) and names."""
-
-    pixels: Tensor
-    leaves: Tensor
-    ids: tuple[str, ...]
-
-    def subset(self, count: int | None, *, seed: int = 0) -> AuditImages:
-        """A fixed subset that covers the classes as evenly as `count` allows; all images for None."""
-        if count is None or count == len(self.ids):
-            return self
-        index = stratified(self.leaves, count, seed=seed)
-        return AuditImages(self.pixels[index], self.leaves[index], tuple(self.ids[i] for i in index.tolist()))
-
-
-@dataclass(frozen=True)
-class EmojiTraining:
-    """The embedded drawings of the training artists, on a fresh background each time."""
-
-    drawings: Drawings
-    size: int
-
-    @property
-    def leaves(self) -> Tensor:
-        return self.drawings.leaves
-
-    def images(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        return compose(self.drawings.take(index), self.size, generator=generator, augment=True)
+from robustree.data.decoding import Decoded
+from robustree.data.emoji import emoji_audit
+from robustree.data.encoded import EncodedImages
+from robustree.data.images import AuditImages, Augmented, TrainingImages, audited
+from robustree.data.readers import FORMATS, read_images
+from robustree.data.record import Record
+from robustree.data.records import CATALOG
+from robustree.taxonomy import Forest, build_forest, leaves_of, read_forest, read_tree
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """One record: the classes, the trees, and how to get images at a resolution.
+    """Images under label trees.
 
-    `forest(trees)`: the label forest, all shipped trees for None. `training(size)` and `audit(size)`: images for
-    hardening, and images for audits (for the embedded set: the two artists that no training image shows)."""
+    `forest(trees)`: the label forest, all trees for None. `training(size)` and `audit(size)`: images for hardening,
+    and images for audits (for the embedded set: the two artists that no training image shows). `record`: what is known
+    about a data set of the catalogue."""
 
     name: str
     about: str
     forest: Callable[[tuple[str, ...] | None], Forest]
     training: Callable[[int], TrainingImages]
     audit: Callable[[int], AuditImages]
+    record: Record | None = None
 
 
 def emoji(split: str = "test") -> DataSet:
     """The embedded emoji drawings; `split` names the audited one ("val" for tuning)."""
-
-    def audit(size: int) -> AuditImages:
-        drawings = quickstart_drawings("val" if split == "val" else "test")
-        pixels = compose(drawings, size, generator=torch.Generator().manual_seed(_AUDIT_SEED), augment=False)
-        return AuditImages(pixels, drawings.leaves, drawings.ids)
-
+    record = CATALOG["emoji"]
+    found = data_over("emoji", record.forest())
     return DataSet(
-        name="emoji",
-        about="262 everyday things drawn by eight sets of emoji; two of the sets are held out for audits",
-        forest=lambda trees: emoji_forest(quickstart_classes(), *([trees] if trees else [])),
-        training=lambda size: EmojiTraining(quickstart_drawings("train"), size),
-        audit=audit,
+        name=record.name,
+        about=record.about,
+        forest=record.forest,
+        training=found.training,
+        audit=partial(emoji_audit, split=split),
+        record=record,
     )
 
 
-CATALOG: dict[str, Callable[[], DataSet]] = {"emoji": emoji}
-"""Data sets known by name; anything else is a folder of the user's."""
+def named_record(value: str) -> tuple[Record | None, Path | None]:
+    """The record and the files that "cifar10", "cifar10=DIR" or "DIR" name."""
+    name, equals, where = value.partition("=")
+    if name in CATALOG and not Path(value).exists():
+        return CATALOG[name], Path(where) if equals else None
+    return None, Path(value)
 
 
-def open_data(name: str, *, tree_files: tuple[Path, ...] = ()) -> DataSet:
-    """A data set by name, or a folder `name/<class>/<image>` with at least one tree file.
+def open_data(value: str, *, tree_files: tuple[Path, ...] = ()) -> DataSet:
+    """A data set by name ("emoji", "cifar10=DIR"), or files of images with at least one tree file.
 
-    The first tree file defines the classes and their order; the folder's sub-folders must be among them.
+    The first tree file defines the classes of files without a record; their labels must be among them.
 
     Raises:
-        ValueError: neither a known name nor a folder, no tree for a folder, or a bad tree.
+        ValueError: neither a known name nor files, no tree for files, or a bad tree.
     """
-    if name in CATALOG and not tree_files:
-        return CATALOG[name]()
-    path = Path(name)
-    if name not in CATALOG and not path.is_dir():
-        raise ValueError(
-            f"data is {name!r}; give a folder of class sub-folders or one of {', '.join(sorted(CATALOG))}."
-        )
-    if name in CATALOG:
-        known = CATALOG[name]()
-        leaves = known.forest(None).leaves
-        own = read_forest(tree_files, leaves)
-        return DataSet(name=name, about=known.about, forest=_chosen(own), training=known.training, audit=known.audit)
+    record, path = named_record(value)
+    if record is not None:
+        return data_over(value, read_forest(tree_files, record.classes) if tree_files else record.forest())
+    if path is None or not path.exists():
+        raise ValueError(nothing_there(value))
     if not tree_files:
-        raise ValueError(f"the folder {name!r} comes without a label tree: name one with --trees my_tree.json.")
+        raise ValueError(f"the data {value!r} comes without a label tree: name one with --trees my_tree.json.")
     leaves = leaves_of(tree_files[0])
-    return folder_data(name, build_forest(leaves, [read_tree(file, leaves) for file in tree_files]))
+    return data_over(value, build_forest(leaves, [read_tree(file, leaves) for file in tree_files]))
 
 
-def folder_data(name: str, forest: Forest) -> DataSet:
-    """The images `name/<class>/<image>` with the classes of a forest; they are read when asked for.
+def data_over(value: str, forest: Forest, *, native: bool = True) -> DataSet:
+    """What `open_data` opens, over a forest; files are read when images are asked for.
+
+    Small images keep their own size (the record's `native`) unless `native` is false: then they are scaled first.
 
     Raises:
-        ValueError: on reading, an unknown class or an unreadable image.
+        ValueError: nothing of that name is there, or its classes are not those of the forest; on asking for images,
+            what the reader refuses.
     """
+    record, path = named_record(value)
+    if record is not None and forest.leaves != record.classes:
+        raise ValueError(
+            f"the trees have {forest.leaf_count} classes, not the {len(record.classes)} of the {record.name} data: "
+            "give --data FOLDER with the trees' classes, or other trees."
+        )
+    if record is not None and record.embedded is not None and path is None:
+        training, audit = record.embedded.training, record.embedded.audit
+    elif path is None or not path.exists():
+        raise ValueError(nothing_there(value))
+    else:
+        training, audit = _from_files(path, forest.leaves, record.native if record and native else None)
+    return DataSet(
+        name=value,
+        about=record.about if record else f"images in {value}",
+        forest=lambda trees: forest.select(trees) if trees else forest,
+        training=training,
+        audit=audit,
+        record=record,
+    )
 
-    def read(size: int) -> Folder:
-        return read_folder(Path(name), resolution=size, classes=forest.leaves)
 
-    def audit(size: int) -> AuditImages:
-        folder = read(size)
-        return AuditImages(folder.fixed(), folder.leaves, folder.ids)
+def nothing_there(value: str) -> str:
+    """Why the data called `value` cannot be opened, and what can."""
+    record, path = named_record(value)
+    if record is not None:
+        missing = (
+            f"there is nothing at {str(path)!r}" if path else f"the images of {record.name} are not in the package"
+        )
+        return f"{missing}; give --data {record.name}=PATH ({FORMATS}); robustree data fetch {record.name} gets them."
+    close = difflib.get_close_matches(value, CATALOG, n=1)
+    guess = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"data is {value!r}{guess}; give {FORMATS}, or a name: {', '.join(CATALOG)}."
 
-    return DataSet(name=name, about=f"images in {name}", forest=_chosen(forest), training=read, audit=audit)
 
+def _from_files(
+    path: Path, classes: tuple[str, ...], native: int | None
+) -> tuple[Callable[[int], TrainingImages], Callable[[int], AuditImages]]:
+    def read(size: int) -> tuple[EncodedImages, int]:
+        return read_images(path, classes), native or size
 
-def _chosen(forest: Forest) -> Callable[[tuple[str, ...] | None], Forest]:
-    return lambda trees: forest.select(trees) if trees else forest
+    return lambda size: Augmented(Decoded(*read(size))), lambda size: audited(*read(size))

@@ -55,16 +55,15 @@ class Bench:
 def choose_samples(subjects: Sequence[Subject], forest: Forest, images: AuditImages) -> tuple[Sample, ...]:
     """The `SAMPLES` images of which the models get the most decisions right, in the order of the data set."""
     some = images.subset(min(CANDIDATES, len(images.ids)))
-    right = torch.zeros(len(some.ids), dtype=torch.long)
+    pixels, right = some.pixels[:], torch.zeros(len(some.ids), dtype=torch.long)
     for subject in subjects:
         device = device_of(subject.model)
         with torch.no_grad():
-            decided = predictions(subject.model(some.pixels.to(device)), forest, "direct")
+            decided = predictions(subject.model(pixels.to(device)), forest, "direct")
         for cut in forest.cuts():
             truth = torch.tensor(cut.of_leaf)[some.leaves]
             right += decided[cut.label].cpu() == truth
     best = right.argsort(descending=True, stable=True)[:SAMPLES].sort().values.tolist()
     return tuple(
-        Sample(name=some.ids[position], pixels=some.pixels[position], leaf=int(some.leaves[position]))
-        for position in best
+        Sample(name=some.ids[position], pixels=pixels[position], leaf=int(some.leaves[position])) for position in best
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from robustree.auditing.audit import Subject
 from robustree.auditing.exhibits import magnified
 from robustree.auditing.report.page import budget
-from robustree.data.folder import png_bytes
+from robustree.data.decoding import png_bytes
 from robustree.demo.attacking import ALL, Look, Wish
 from robustree.demo.bench import Bench, Sample
 from robustree.demo.decisions import Decisions, levels_of, path_of, read, truth_of

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from robustree.checkpoint import save_checkpoint
-from robustree.data.catalog import DataSet
+from robustree.data import DataSet
 from robustree.models import VisionLanguageModel
 from robustree.taxonomy import Forest
 from robustree.training.loop import Progress, train

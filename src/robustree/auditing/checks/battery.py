@@ -153,7 +153,7 @@ class _Battery:
             ids.remove("S23")
             blocked = blocked or "the model was built over another forest (S23)"
         if blocked:
-            self._add(inputs.normalisation(case) if case.images.pixels.is_floating_point() else _bytes(case))
+            self._add(inputs.normalisation(case) if case.pixels.is_floating_point() else _bytes(case))
             ids.remove("S2")
             self._skip(case, ids, blocked)
             return False

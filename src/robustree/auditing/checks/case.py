@@ -93,7 +93,7 @@ class Case:
 
     @cached_property
     def pixels(self) -> Tensor:
-        return self.images.pixels.to(self.device)
+        return self.images.pixels[:].to(self.device)
 
     @cached_property
     def leaves(self) -> Tensor:

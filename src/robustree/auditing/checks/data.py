@@ -9,10 +9,12 @@ import torch
 
 from robustree.auditing.checks.case import Case, listed, where
 from robustree.auditing.checks.check import Check, found
-from robustree.data import AuditImages
+from robustree.data import AuditImages, batches
 from robustree.models.encoder import ImageEncoder
 from robustree.taxonomy import Forest
 
+BATCH = 256
+"""Images in memory at a time."""
 GREY = 1 / 255
 DARKEST = 2 * GREY
 """The brightest pixel of a data set that was divided by 255 twice."""
@@ -20,28 +22,34 @@ DARKEST = 2 * GREY
 
 def pixels(images: AuditImages) -> Check:
     """S1: are these images (N, 3, H, W) in [0, 1]?"""
-    given = images.pixels
+    given = images.pixels[:1]
     if not given.is_floating_point() or given.ndim != 4 or given.shape[1] != 3:
-        shape = f"{str(given.dtype).removeprefix('torch.')} of shape {tuple(given.shape)}"
+        shape = f"{str(given.dtype).removeprefix('torch.')} of shape {(len(images.pixels), *given.shape[1:])}"
         return found(
             "S1", "", "fail", shape, f"the images are {shape}: give floats (N, 3, H, W), bytes divided by 255."
         )
-    low, high = float(given.min()), float(given.max())
+    ranges, outside = [], []
+    for start in range(0, len(images.ids), BATCH):
+        batch = images.pixels[start : start + BATCH]
+        ranges.append((batch.min(), batch.max()))
+        bad = ((batch < 0) | (batch > 1) | ~batch.isfinite()).flatten(1).any(1)
+        outside += [start + position for position in where(bad).tolist()]
+    lows, highs = torch.tensor(ranges).unbind(1)
+    low, high = float(lows.min()), float(highs.max())
     figure = f"{low:.4g} to {high:.4g}"
-    outside = where(((given < 0) | (given > 1) | ~given.isfinite()).flatten(1).any(1))
-    if len(outside):
-        names = ", ".join(images.ids[i] for i in outside[:3].tolist())
+    if outside:
+        names = ", ".join(images.ids[i] for i in outside[:3])
         return found(
             "S1",
             "",
             "fail",
             figure,
-            f"{len(outside)} of {len(given)} images ({names}) leave [0, 1], the pixels being {figure}: divide bytes by "
-            "255 once, and leave normalisation to the model.",
+            f"{len(outside)} of {len(images.ids)} images ({names}) leave [0, 1], the pixels being {figure}: divide "
+            "bytes by 255 once, and leave normalisation to the model.",
         )
     if high <= DARKEST:
         return found("S1", "", "fail", figure, f"no pixel is above {high:.2g}: the images were divided by 255 twice.")
-    return found("S1", "", "pass", figure, f"{len(given)} images of {str(given.dtype)[6:]} pixels from {figure}.")
+    return found("S1", "", "pass", figure, f"{len(images.ids)} images of {str(given.dtype)[6:]} pixels from {figure}.")
 
 
 def pictures(images: AuditImages, forest: Forest, cases: tuple[Case, ...]) -> Check:
@@ -61,8 +69,9 @@ def pictures(images: AuditImages, forest: Forest, cases: tuple[Case, ...]) -> Ch
         )
     first: dict[str, int] = {}
     twice, conflicts = [], []
-    for i in range(n):
-        digest = sha256(images.pixels[i].contiguous().cpu().numpy().tobytes()).hexdigest()
+    pictures = (picture for batch in batches(images.pixels, BATCH) for picture in batch)
+    for i, picture in enumerate(pictures):
+        digest = sha256(picture.contiguous().cpu().numpy().tobytes()).hexdigest()
         other = first.setdefault(digest, i)
         if other != i:
             pair = f"{images.ids[other]} = {images.ids[i]}"
@@ -107,7 +116,7 @@ def pictures(images: AuditImages, forest: Forest, cases: tuple[Case, ...]) -> Ch
 
 
 def _sizes(images: AuditImages, cases: tuple[Case, ...]) -> str:
-    height, width = images.pixels.shape[-2:]
+    height, width = images.pixels[:1].shape[-2:]
     sides = {
         module.preprocessing.resolution
         for case in cases

@@ -18,7 +18,7 @@ from robustree.tree_model import Predictor, Scores
 
 def normalisation(case: Case) -> Check:
     """S2: does the tower receive what its record prescribes, and is eps a number of pixels?"""
-    threat, count = case.plan.threat, case.images.pixels[0].numel()
+    threat, count = case.plan.threat, case.pixels[0].numel()
     radius = threat.eps if threat.norm == "linf" else threat.eps / math.sqrt(count)
     total = threat.eps * 255
     if total < 0.5:

@@ -1,0 +1,31 @@
+"""One reader a format; `read_images` finds out which one a path asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robustree.data.encoded import EncodedImages
+from robustree.data.readers.folder import read_csv, read_folder
+from robustree.data.readers.parquet import read_parquet
+from robustree.data.readers.tars import read_tars
+
+FORMATS = "a folder of class sub-folders, parquet or tar files (or a folder of them), or a CSV file of path,label"
+
+
+def read_images(path: Path, classes: tuple[str, ...]) -> EncodedImages:
+    """Labelled images at `path`: a folder with one sub-folder a class, parquet, CSV, or webdataset tars.
+
+    Raises:
+        ValueError: nothing is there, another format, or what the format's reader refuses.
+    """
+    if path.suffix == ".csv" and path.is_file():
+        return read_csv(path, classes)
+    for suffix, read in ((".parquet", read_parquet), (".tar", read_tars)):
+        if (path.suffix == suffix and path.is_file()) or (path.is_dir() and any(path.glob(f"*{suffix}"))):
+            return read(path, classes)
+    if path.is_file():
+        raise ValueError(f"{str(path)!r} is a file of another format; give {FORMATS}.")
+    return read_folder(path, classes)
+
+
+__all__ = ["FORMATS", "read_csv", "read_folder", "read_images", "read_parquet", "read_tars"]
