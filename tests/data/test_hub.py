@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from robustree.data import CATALOG, Record, read_images
 from robustree.data.hub import fetch, shards_of
 
-
-def _load(name: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(f"data_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert specification and specification.loader
-    module = sys.modules[f"data_{name}"] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-formats = _load("formats")
+from . import formats
 
 
 class _Hub:
@@ -117,3 +105,16 @@ def test_which_files_hold_the_audited_split() -> None:
     assert list(shards_of(food, files)) == ["data/validation-00000-of-00001.parquet"]
     with pytest.raises(ValueError, match="no files of its test split"):
         list(shards_of(replace(food, split="test"), files))
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_a_sentence(
+    tmp_path: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port of this machine on which nobody listens."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=r"could not be fetched \(.*\): log in, or try again later\.$"):
+        fetch(record, tmp_path / "x.tar", count=2)
+    assert not (tmp_path / "x.tar").exists()

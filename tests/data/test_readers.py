@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from robustree.data import Decoded, EncodedImages, read_images
+from robustree.data import Decoded, EncodedImages, data_over, read_images
 from robustree.data.decoding import decode
+from robustree.data.splits import TEST, audited_names
+from robustree.taxonomy import build_forest
 
+from . import formats
 
-def _load(name: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(f"data_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert specification and specification.loader
-    module = sys.modules[f"data_{name}"] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-formats = _load("formats")
 CLASSES, LABELS = formats.CLASSES, formats.LABELS
 
 
@@ -180,3 +171,44 @@ def test_an_image_in_an_archive_that_cannot_be_decoded_is_named(tmp_path: Path) 
     path = formats.write_tar(tmp_path / "0.tar")
     path.write_bytes(path.read_bytes().replace(formats.image_bytes(4)[:8], b"NOTAPNG!"))
     assert _refused(path).startswith(f"'{path}/0/s0000000' could not be read as an image (")
+
+
+def _train_and_val(root: Path, kind: str) -> Path:
+    """Seven training images and, of them, the first three again for validation."""
+    if kind == "parquet":
+        formats.write_parquet(root / "train-00000-of-00001.parquet")
+        formats.write_parquet(root / "val.parquet", labels=LABELS[:3])
+    elif kind == "tar":
+        formats.write_tar(root / "train-0.tar")
+        formats.write_tar(root / "val-0.tar", range(3))
+    elif kind == "folders of tars":
+        formats.write_tar(root / "train" / "0.tar")
+        formats.write_tar(root / "val" / "0.tar", range(3))
+    else:
+        formats.write_folder(root / "train")
+        (root / "val" / "owl").mkdir(parents=True)
+        for number in range(3):
+            (root / "val" / "owl" / f"{number}.png").write_bytes(formats.image_bytes(number))
+    return root
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar", "folders of tars", "folders"])
+def test_files_that_say_their_split_are_read_by_it(tmp_path: Path, kind: str) -> None:
+    root = _train_and_val(tmp_path / "set", kind)
+    data = data_over(str(root), build_forest(CLASSES, []))
+    assert len(data.training(8).leaves) == 7 and len(data.audit(8).ids) == 3
+    assert [len(read_images(root, CLASSES, audited_names(split)).ids) for split in ("test", "valid", "all")] == [3] * 3
+    with pytest.raises(ValueError, match="nothing called test: give the files themselves"):
+        read_images(root, CLASSES, ("test",))
+
+
+def test_the_split_of_the_record_comes_first_and_other_names_say_nothing(tmp_path: Path) -> None:
+    for name, count in (("test.parquet", 2), ("validation.parquet", 3), ("train.parquet", 4)):
+        formats.write_parquet(tmp_path / "set" / name, labels=LABELS[:count])
+    found = {
+        split: len(read_images(tmp_path / "set", CLASSES, audited_names(split)).ids) for split in ("test", "valid")
+    }
+    assert found == {"test": 2, "valid": 3}
+    for name in ("trains-a.parquet", "pictures.parquet"):
+        formats.write_parquet(tmp_path / "other" / name, labels=LABELS[:3])
+    assert len(read_images(tmp_path / "other", CLASSES, TEST).ids) == 6

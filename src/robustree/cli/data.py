@@ -19,9 +19,10 @@ from robustree.data import CATALOG, EncodedImages, Record, named_record, nothing
 from robustree.data.hub import Fetched, fetch
 from robustree.data.inspecting import Inspection, inspect_images
 from robustree.data.readers.folder import labelled_files
+from robustree.data.splits import TRAINING, audited_names
 
-FOUND = 1
-"""The exit code of a check that found something."""
+FOUND = 3
+"""The exit code of a check that found something, as of `audit --strict`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,12 @@ class List:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Count, decode and compare every image; exit code 1 if something asks for a look."""
+    """Count, decode and compare every image; exit code 3 if something asks for a look."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """name=PATH for a data set of the list, or a path."""
     train: Path | None = None
-    """Training images that must not be among these."""
+    """Training images that must not be among these; it may be the same folder, if its files say their split."""
     trees: tuple[str, ...] = ()
     """The trees that say what the classes are, for data without a record."""
     json: bool = False
@@ -103,8 +104,8 @@ def _check(options: Check) -> int:
     if path is None or not path.exists():
         raise ValueError(nothing_there(options.data))
     classes = _classes(record, path, options)
-    images = read_images(path, classes)
-    train = read_images(options.train, classes) if options.train else None
+    images = read_images(path, classes, audited_names(record.split if record else ""))
+    train = read_images(options.train, classes, TRAINING) if options.train else None
     total, done = len(images.ids) + (len(train.ids) if train else 0), 0
     with keeping("nothing was changed"), Bar(Console(stderr=True), "check", total) as bar:
 

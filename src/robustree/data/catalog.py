@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from robustree.data.images import AuditImages, Augmented, TrainingImages, audite
 from robustree.data.readers import FORMATS, read_images
 from robustree.data.record import Record
 from robustree.data.records import CATALOG
+from robustree.data.splits import TRAINING, audited_names
 from robustree.taxonomy import Forest, build_forest, leaves_of, read_forest, read_tree
 
 
@@ -76,7 +77,8 @@ def open_data(value: str, *, tree_files: tuple[Path, ...] = ()) -> DataSet:
 
 
 def data_over(value: str, forest: Forest, *, native: bool = True) -> DataSet:
-    """What `open_data` opens, over a forest; files are read when images are asked for.
+    """What `open_data` opens, over a forest; files are read when images are asked for. A folder whose files say their
+    split gives its training images for hardening and its test or validation images for audits.
 
     Small images keep their own size (the record's `native`) unless `native` is false: then they are scaled first.
 
@@ -95,7 +97,8 @@ def data_over(value: str, forest: Forest, *, native: bool = True) -> DataSet:
     elif path is None or not path.exists():
         raise ValueError(nothing_there(value))
     else:
-        training, audit = _from_files(path, forest.leaves, record.native if record and native else None)
+        own = record.native if record and native else None
+        training, audit = _from_files(path, forest.leaves, own, audited_names(record.split if record else ""))
     return DataSet(
         name=value,
         about=record.about if record else f"images in {value}",
@@ -120,9 +123,9 @@ def nothing_there(value: str) -> str:
 
 
 def _from_files(
-    path: Path, classes: tuple[str, ...], native: int | None
+    path: Path, classes: tuple[str, ...], native: int | None, audit: Sequence[str]
 ) -> tuple[Callable[[int], TrainingImages], Callable[[int], AuditImages]]:
-    def read(size: int) -> tuple[EncodedImages, int]:
-        return read_images(path, classes), native or size
+    def read(size: int, splits: Sequence[str]) -> tuple[EncodedImages, int]:
+        return read_images(path, classes, splits), native or size
 
-    return lambda size: Augmented(Decoded(*read(size))), lambda size: audited(*read(size))
+    return lambda size: Augmented(Decoded(*read(size, TRAINING))), lambda size: audited(*read(size, audit))

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robustree.data.splits import of_split
+
 Read = Callable[[int], bytes]
 
 
@@ -97,13 +99,16 @@ def leaves_of_labels(
     return torch.tensor(found, dtype=torch.int64)
 
 
-def files_below(path: Path, suffixes: Sequence[str], *, kind: str) -> tuple[Path, ...]:
-    """The file itself, or the files with one of the `suffixes` directly in a folder, by name.
+def files_below(path: Path, suffix: str, splits: Sequence[str]) -> tuple[Path, ...]:
+    """The file itself, or the files directly in a folder, by name: those of the first of the `splits` that there is, or
+    all where their names say no split.
 
     Raises:
         ValueError: there is none.
     """
-    files = (path,) if path.is_file() else tuple(sorted(f for f in path.glob("*") if f.name.endswith(tuple(suffixes))))
-    if not files:
-        raise ValueError(f"{str(path)!r} holds no {kind} files ({', '.join(suffixes)}): check the path.")
-    return files
+    if path.is_file():
+        return (path,)
+    names = sorted(file.name for file in path.glob(f"*{suffix}"))
+    if not names:
+        raise ValueError(f"{str(path)!r} holds no {suffix} files: check the path.")
+    return tuple(path / name for name in of_split(names, splits, where=str(path)))

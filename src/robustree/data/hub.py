@@ -7,6 +7,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -132,7 +133,9 @@ def _shards(record: Record) -> Sequence[str]:
     """The files of the audited split: test/0.tar and so on as webdatasets have it, or parquet files named by it."""
     from huggingface_hub import HfApi
 
-    files = HfApi().list_repo_files(record.webdataset or record.parquet or "", repo_type="dataset")
+    repository = record.webdataset or record.parquet or ""
+    with _in_a_sentence(repository):
+        files = HfApi().list_repo_files(repository, repo_type="dataset")
     return list(shards_of(record, files))
 
 
@@ -155,10 +158,18 @@ def shards_of(record: Record, files: Sequence[str]) -> Iterator[str]:
 
 def _download(repository: str, name: str, folder: Path) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+
+    with _in_a_sentence(f"{repository}/{name}"):
+        return Path(hf_hub_download(repository, name, repo_type="dataset", local_dir=folder))
+
+
+@contextmanager
+def _in_a_sentence(what: str) -> Iterator[None]:
+    """What the hub, or the way there, has against a request."""
+    from huggingface_hub.errors import HTTPError
 
     try:
-        return Path(hf_hub_download(repository, name, repo_type="dataset", local_dir=folder))
-    except HfHubHTTPError as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name!r} of {repository!r} could not be fetched ({first}): log in or try again.") from error
+        yield
+    except (HTTPError, OSError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{what!r} could not be fetched ({first}): log in, or try again later.") from error

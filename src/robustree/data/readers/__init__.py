@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from robustree.data.encoded import EncodedImages
 from robustree.data.readers.folder import read_csv, read_folder
 from robustree.data.readers.parquet import read_parquet
 from robustree.data.readers.tars import read_tars
+from robustree.data.splits import TEST, TRAINING, VALIDATION, of_split
 
 FORMATS = "a folder of class sub-folders, parquet or tar files (or a folder of them), or a CSV file of path,label"
 
 
-def read_images(path: Path, classes: tuple[str, ...]) -> EncodedImages:
+def read_images(path: Path, classes: tuple[str, ...], splits: Sequence[str] = ()) -> EncodedImages:
     """Labelled images at `path`: a folder with one sub-folder a class, parquet, CSV, or webdataset tars.
 
+    Where files of a folder, or all its sub-folders, say to which split they belong ("train-0.tar", "val"), those of the
+    first of the `splits` that there is are read.
+
     Raises:
-        ValueError: nothing is there, another format, or what the format's reader refuses.
+        ValueError: nothing is there, another format, none of the `splits`, or what the format's reader refuses.
     """
     if path.suffix == ".csv" and path.is_file():
         return read_csv(path, classes)
     for suffix, read in ((".parquet", read_parquet), (".tar", read_tars)):
         if (path.suffix == suffix and path.is_file()) or (path.is_dir() and any(path.glob(f"*{suffix}"))):
-            return read(path, classes)
+            return read(path, classes, splits)
+    folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    if folders and set(folders) <= {*TRAINING, *VALIDATION, *TEST}:
+        (name, *_) = of_split(folders, splits, where=str(path))
+        return read_images(path / name, classes)
     if path.is_file():
         raise ValueError(f"{str(path)!r} is a file of another format; give {FORMATS}.")
     return read_folder(path, classes)

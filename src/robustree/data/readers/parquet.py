@@ -13,8 +13,9 @@ IMAGES, LABELS = ("image", "img", "webp", "jpg", "png"), ("label", "fine_label",
 """Column names of images and labels, the first that is there counts."""
 
 
-def read_parquet(path: Path, classes: tuple[str, ...]) -> EncodedImages:
-    """A parquet file or a folder of them: images are structs {bytes, path} or bytes, labels class numbers or names.
+def read_parquet(path: Path, classes: tuple[str, ...], splits: Sequence[str] = ()) -> EncodedImages:
+    """A parquet file or a folder of them (`files_below`): images are structs {bytes, path} or bytes, labels class
+    numbers or names.
 
     Only labels are read now. One group of rows, decoded from the file but with its images still encoded, is kept: read
     in order, every group is read once.
@@ -22,7 +23,7 @@ def read_parquet(path: Path, classes: tuple[str, ...]) -> EncodedImages:
     Raises:
         ValueError: pyarrow is missing, no such columns, a damaged file, or a label that is no class.
     """
-    files = files_below(path, (".parquet",), kind="parquet")
+    files = files_below(path, ".parquet", splits)
     return joined(str(path), [_part(file, classes, prefix=file.stem) for file in files])
 
 

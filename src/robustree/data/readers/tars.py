@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from robustree.data.encoded import EncodedImages, files_below, joined, leaves_of_labels
@@ -10,8 +11,9 @@ from robustree.data.encoded import EncodedImages, files_below, joined, leaves_of
 IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
-def read_tars(path: Path, classes: tuple[str, ...]) -> EncodedImages:
-    """A tar file or a folder of them; an image is named by shard and key, its label is a class number or name.
+def read_tars(path: Path, classes: tuple[str, ...], splits: Sequence[str] = ()) -> EncodedImages:
+    """A tar file or a folder of them (`files_below`); an image is named by shard and key, its label is a class number
+    or name.
 
     The shards must not be compressed, so that an image is read from its place without the ones before it.
     A `classnames.txt` beside the shards, one class a line, says what numbers mean.
@@ -20,7 +22,7 @@ def read_tars(path: Path, classes: tuple[str, ...]) -> EncodedImages:
         ValueError: a damaged or compressed tar, an image without label or the other way round, or a label that is no
             class.
     """
-    files = files_below(path, (".tar",), kind="tar")
+    files = files_below(path, ".tar", splits)
     return joined(str(path), [_shard(file, classes) for file in files])
 
 
