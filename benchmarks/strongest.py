@@ -3,9 +3,10 @@
     python benchmarks/strongest.py run --shard 0/2 &   python benchmarks/strongest.py run --shard 1/2
     python benchmarks/strongest.py table               # strongest.json and strongest.md
 
-Hardens the models of quickstart_ablation.py again (seed 0, the same recipes; they stay in benchmarks/runs/models).
+Hardens the models of quickstart_ablation.py again (the same recipes and seeds; they stay in benchmarks/runs/models).
 Every model meets PGD-20 on the margin and AutoAttack `fast` (APGD on cross-entropy, then aimed at nine wrong classes)
-at each of the 12 levels, and AutoAttack `standard` at the leaf, on the same 131 drawings as in the ablation."""
+at each of the 12 levels, and AutoAttack `standard` at the leaf, on the same 131 drawings as in the ablation, another
+subset for each seed."""
 
 from __future__ import annotations
 
@@ -16,18 +17,18 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from quickstart_ablation import ATTACK, IMAGES, THREAT, settings
+from quickstart_ablation import ATTACK, IMAGES, SEEDS, THREAT, interval, settings
 
 import robustree
 from robustree.attacks import AutoAttack
 from robustree.auditing.audit import Subject, audit
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.auditing.rows import read_rows
-from robustree.auditing.statistics import wilson
 from robustree.checkpoint import MARKER, load_checkpoint
 from robustree.data import emoji
 from robustree.models import load
@@ -39,22 +40,23 @@ from robustree.writing import write_whole
 
 HERE = Path(__file__).parent
 RUNS, MODELS = HERE / "runs" / "strongest", HERE / "runs" / "models"
+SIDES = ("pgd-20", "both")
 METHODS = ("plain", "tecoa", "pmg_aft", "fare", "agft", "hrft_5trees")
-SEED = 0
 PGD20, FAST = LevelAttack(ATTACK), LevelAttack(AutoAttack(version="fast"), None)
 STANDARD = LevelAttack(AutoAttack(version="standard"), None)
 
 
-def opened(name: str, forest: Forest) -> TreeModel:
+def opened(name: str, seed: int, forest: Forest) -> TreeModel:
     """A method's model over the forest, hardened unless it was before."""
     model, data = load("nano"), emoji()
     setting = next(setting for setting in settings() if setting.name == name)
     if setting.recipe is None:
-        images = data.audit(model.image_encoder.preprocessing.resolution).subset(64, seed=SEED)
+        images = data.audit(model.image_encoder.preprocessing.resolution).subset(64, seed=seed)
         return build_tree_model(model, forest, images=images.pixels[:]).requires_grad_(False)
-    if not (MODELS / name / MARKER).exists():
-        harden(model, data, data.forest(setting.trees), setting.recipe, MODELS / name)
-    return load_checkpoint(MODELS / name, forest=forest).tree_model.requires_grad_(False)
+    place = MODELS / f"{name}-{seed}"
+    if not (place / MARKER).exists():
+        harden(model, data, data.forest(setting.trees), replace(setting.recipe, seed=seed), place)
+    return load_checkpoint(place, forest=forest).tree_model.requires_grad_(False)
 
 
 def run(shard: str) -> None:
@@ -62,14 +64,25 @@ def run(shard: str) -> None:
     index, count = map(int, shard.split("/"))
     data = emoji()
     forest = data.forest(None)
-    images = data.audit(load("nano").image_encoder.preprocessing.resolution).subset(IMAGES, seed=SEED)
-    for name in METHODS[index::count]:
+    jobs = [(name, seed) for seed in SEEDS for name in METHODS]
+    for name, seed in jobs[index::count]:
+        if finished(name, seed, forest):
+            continue
         started = time.process_time()
+        images = data.audit(load("nano").image_encoder.preprocessing.resolution).subset(IMAGES, seed=seed)
         for where, trees, attacks in (("levels", forest, (PGD20, FAST)), ("leaf", forest.select([]), (STANDARD,))):
-            plan = Plan(threat=THREAT, attacks=attacks, all_levels=None, stop=True, seed=SEED)
-            subject = Subject(name, opened(name, trees))
-            audit([subject], images, trees, plan, RUNS / where / name, command="python benchmarks/strongest.py run")
-        print(f"{name}: {time.process_time() - started:.0f} CPU seconds", flush=True)
+            plan = Plan(threat=THREAT, attacks=attacks, all_levels=None, stop=True, seed=seed)
+            subject = Subject(name, opened(name, seed, trees))
+            place = RUNS / where / f"{name}-{seed}"
+            audit([subject], images, trees, plan, place, command="python benchmarks/strongest.py run")
+        print(f"{name} {seed}: {time.process_time() - started:.0f} CPU seconds", flush=True)
+
+
+def finished(name: str, seed: int, forest: Forest) -> bool:
+    """Whether all rows of a model are there."""
+    places = [RUNS / where / f"{name}-{seed}" for where in ("levels", "leaf")]
+    wanted = IMAGES * (1 + 2 * len(forest.cuts())), IMAGES * 2
+    return all(p.is_dir() and len(read_rows(p)) == n for p, n in zip(places, wanted, strict=True))
 
 
 def robust(rows: Sequence[dict[str, Any]], forest: Forest, attacks: Sequence[str]) -> dict[str, list[bool]]:
@@ -98,60 +111,63 @@ def any_level(levels: dict[str, list[bool]], tree: Tree) -> float:
     return statistics.mean(all(right) for right in zip(*own, strict=True))
 
 
+def figures(name: str, seed: int, forest: Forest) -> dict[str, Any]:
+    """Robust accuracies of one model."""
+    rows, leaf = read_rows(RUNS / "levels" / f"{name}-{seed}"), read_rows(RUNS / "leaf" / f"{name}-{seed}")
+    sides = {
+        "pgd-20": robust(rows, forest, [PGD20.name]),
+        "autoattack-fast": robust(rows, forest, [FAST.name]),
+        "both": robust(rows, forest, [PGD20.name, FAST.name]),
+    }
+    found: dict[str, Any] = {"method": name, "seed": seed}
+    for side, levels in sides.items():
+        values = {label: statistics.mean(held) for label, held in levels.items()}
+        every = statistics.mean(any_level(levels, tree) for tree in forest.trees)
+        found[side] = {"levels_mean": statistics.mean(values.values()), "any_level_mean": every, "levels": values}
+    standard = robust(leaf, forest.select([]), [STANDARD.name])["leaf"]
+    found["autoattack-standard"] = {"leaf": statistics.mean(standard)}
+    broken = [row.get("broken_by") for row in [*rows, *leaf] if row.get("broken_by")]
+    found["broken_by"] = {stage: broken.count(stage) for stage in sorted(set(broken))}
+    return found
+
+
 def table() -> None:
-    """Figures and a Markdown table from the rows."""
+    """Figures and a Markdown table from the rows of the seeds for which every model is there."""
     forest = emoji().forest(None)
-    found, lines = [], []
+    seeds = [seed for seed in SEEDS if all(finished(name, seed, forest) for name in METHODS)]
+    rows = {name: [figures(name, seed, forest) for seed in seeds] for name in METHODS}
+
+    def cell(name: str, side: str, what: str) -> str:
+        values = [100 * row[side][what] for row in rows[name]]
+        return f"{values[0]:.1f}" if len(values) == 1 else "{:.1f} ± {:.1f}".format(*interval(values))
+
+    lines = []
     for name in METHODS:
-        rows, leaf = read_rows(RUNS / "levels" / name), read_rows(RUNS / "leaf" / name)
-        sides = {
-            "pgd-20": robust(rows, forest, [PGD20.name]),
-            "autoattack-fast": robust(rows, forest, [FAST.name]),
-            "both": robust(rows, forest, [PGD20.name, FAST.name]),
-        }
-        figures: dict[str, Any] = {"method": name}
-        for side, levels in sides.items():
-            values = {label: statistics.mean(held) for label, held in levels.items()}
-            every = statistics.mean(any_level(levels, tree) for tree in forest.trees)
-            figures[side] = {"levels_mean": statistics.mean(values.values()), "any_level_mean": every, "levels": values}
-        standard = robust(leaf, forest.select([]), [STANDARD.name])["leaf"]
-        figures["autoattack-standard"] = {"leaf": statistics.mean(standard)}
-        broken = [row.get("broken_by") for row in [*rows, *leaf] if row.get("broken_by")]
-        figures["broken_by"] = {stage: broken.count(stage) for stage in sorted(set(broken))}
-        figures["leaf_interval"] = wilson(sum(standard), len(standard))
-        found.append(figures)
-        pgd, fast = figures["pgd-20"]["levels_mean"], figures["autoattack-fast"]["levels_mean"]
-        worst = max(
-            sides["pgd-20"], key=lambda label: figures["pgd-20"]["levels"][label] - figures["both"]["levels"][label]
-        )
-        fall = figures["pgd-20"]["levels"][worst] - figures["both"]["levels"][worst]
-        lines.append(
-            f"| {name} | {100 * pgd:.2f} | {100 * fast:.2f} | {100 * figures['both']['levels_mean']:.2f} "
-            f"| {100 * (pgd - figures['both']['levels_mean']):.2f} | {worst} {100 * fall:.1f} "
-            f"| {100 * figures['pgd-20']['any_level_mean']:.1f} | {100 * figures['both']['any_level_mean']:.1f} "
-            f"| {100 * figures['pgd-20']['levels']['leaf']:.1f} "
-            f"| {100 * figures['autoattack-fast']['levels']['leaf']:.1f} "
-            f"| {100 * figures['autoattack-standard']['leaf']:.1f} |"
-        )
+        mean = {side: statistics.mean(row[side]["levels_mean"] for row in rows[name]) for side in ("pgd-20", "both")}
+        leaf = (f"{100 * statistics.mean(row[side]['levels']['leaf'] for row in rows[name]):.1f}" for side in SIDES)
+        cells = [name, *(cell(name, side, "levels_mean") for side in SIDES)]
+        cells.append(f"{100 * (mean['pgd-20'] - mean['both']):.1f}")
+        cells += [cell(name, side, "any_level_mean") for side in SIDES]
+        cells += [*leaf, cell(name, "autoattack-standard", "leaf")]
+        lines.append(f"| {' | '.join(cells)} |")
     content = {
-        "rows": found,
+        "rows": [row for found in rows.values() for row in found],
         "protocol": __doc__,
         "images": IMAGES,
-        "seed": SEED,
+        "seeds": seeds,
         "versions": {"robustree": robustree.__version__, "torch": torch.__version__},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread a run, no GPU",
         "command": "python benchmarks/strongest.py run",
     }
     write_whole(HERE / "strongest.json", json.dumps(content, indent=1) + "\n")
     head = (
-        "| method | PGD-20, mean of 12 levels | AutoAttack fast | both | fall | largest fall at a level "
-        "| every level of a tree: PGD-20 | both | leaf: PGD-20 | leaf: fast | leaf: standard |\n"
-        "|---|---|---|---|---|---|---|---|---|---|---|"
+        "| method | mean of 12 levels: PGD-20 | both | fall | every level of a tree: PGD-20 | both "
+        "| leaf: PGD-20 | both | standard |\n|---|---|---|---|---|---|---|---|---|"
     )
     print("\n".join([head, *lines]))
     page = HERE / "strongest.md"
     mark = "<!-- table -->\n"
-    before, _, rest = page.read_text(encoding="utf-8").partition(mark) if page.exists() else ("", "", mark)
+    before, _, rest = page.read_text(encoding="utf-8").partition(mark)
     write_whole(page, before + mark + "\n".join([head, *lines]) + "\n" + mark + rest.partition(mark)[2])
 
 
