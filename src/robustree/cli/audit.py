@@ -101,7 +101,9 @@ def run(arguments: Sequence[str]) -> int:
         if set_too:
             raise ValueError(f"--protocol sets {', '.join(set_too)} too: give one of them.")
         protocol, record = chosen_protocol(options.protocol, options.data)
-        eps = chosen_eps(protocol, options.threat.eps, default=ThreatOptions().eps)
+        # A default that was not typed is no wish.
+        typed = any(word.partition("=")[0] == "--threat.eps" for word in arguments)
+        eps = chosen_eps(protocol, options.threat.eps if typed else None)
         options = replace(
             options,
             threat=replace(options.threat, eps=eps),

@@ -24,18 +24,19 @@ def chosen_protocol(name: str, data: str) -> tuple[Protocol, Record]:
     return protocol, record
 
 
-def chosen_eps(protocol: Protocol, eps: float, *, default: float) -> float:
-    """The eps that was asked for if it is one of the protocol's; its first one where nothing was asked.
+def chosen_eps(protocol: Protocol, asked: float | None) -> float:
+    """The eps that was asked for, or the protocol's first one where none was.
 
     Raises:
-        ValueError: another eps was asked for.
+        ValueError: the protocol has no such eps.
     """
-    if eps in protocol.eps:
-        return eps
-    if eps != default:
-        allowed = " or ".join(f"{value * 255:g}/255" for value in protocol.eps)
-        raise ValueError(f"the protocol {protocol.name} has eps {allowed}, and --threat.eps is {eps * 255:g}/255.")
-    return protocol.eps[0]
+    if asked is None or asked in protocol.eps:
+        return asked or protocol.eps[0]
+    allowed = " or ".join(f"{value * 255:g}/255" for value in protocol.eps)
+    raise ValueError(
+        f"the protocol {protocol.name} has eps {allowed}, and --threat.eps is {asked * 255:g}/255: give one of its, or "
+        "leave --threat.eps out."
+    )
 
 
 def print_published(protocol: Protocol, record: Record, console: Console) -> None:
