@@ -64,7 +64,7 @@ def test_the_record_says_how_many_images_there_should_be(run: Run, tmp_path: Pat
         (tmp_path / "test" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32), (len(name), ord(name[0]), 0)).save(tmp_path / "test" / name / "0.png")
     ran = run("data", "check", f"cifar10={tmp_path / 'test'}")
-    assert ran.code == 1
+    assert ran.code == 3
     assert "look: 10 images; the record has 10000" in ran.out
 
 
