@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,13 @@ from robustree.data import CATALOG, Record, read_images
 from robustree.data.hub import fetch, shards_of
 
 from . import formats
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `_Hub` counts shards, nobody else's come and go."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
 
 class _Hub:
@@ -55,9 +63,7 @@ def test_the_subset_is_even_and_its_files_are_copies(tmp_path: Path, record: Rec
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 6, 7])
-def test_dropping_images_shard_by_shard_changes_nothing(
-    tmp_path: Path, record: Record, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropping_images_shard_by_shard_changes_nothing(tmp_path: Path, record: Record, count: int) -> None:
     """The images that are kept are those that one look at all shards together chooses, in whichever order they come."""
     hub = _Hub(tmp_path / "hub", [[3, 1, 5], [0, 2], [4, 6]])
     kept = []
