@@ -121,6 +121,7 @@ def test_a_hub_that_cannot_be_reached_is_said_in_a_sentence(
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub's library waits between its tries
     with pytest.raises(ValueError, match=r"could not be fetched \(.*\): log in, or try again later\.$"):
         fetch(record, tmp_path / "x.tar", count=2)
     assert not (tmp_path / "x.tar").exists()
