@@ -1,4 +1,4 @@
-"""Rebuild the embedded noun table `src/robustree/taxonomy/wordnet30/nouns.tsv.xz` from WordNet 3.0.
+"""Rebuild the embedded noun table `src/robustree/taxonomy/building/wordnet30/nouns.tsv.xz` from WordNet 3.0.
 
     apt-get download wordnet-base && dpkg -x wordnet-base_*.deb wordnet
     python tools/build_wordnet_nouns.py wordnet/usr/share/wordnet
@@ -19,7 +19,7 @@ import argparse
 import lzma
 from pathlib import Path
 
-TARGET = Path(__file__).resolve().parents[1] / "src" / "robustree" / "taxonomy" / "wordnet30"
+TARGET = Path(__file__).resolve().parents[1] / "src" / "robustree" / "taxonomy" / "building" / "wordnet30"
 HYPERNYM, INSTANCE_HYPERNYM = "@", "@i"
 
 

@@ -23,7 +23,7 @@ import torch
 from scipy.cluster.hierarchy import fcluster
 from transformers import AutoTokenizer, BertModel
 
-from robustree.taxonomy.dendrogram import directions, merges_of
+from robustree.taxonomy.building.dendrogram import directions, merges_of
 
 SENTENCES = (
     "{}",

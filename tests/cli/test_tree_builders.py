@@ -11,7 +11,7 @@ from robustree.cli.class_lists import open_classes, shipped_lists
 from robustree.cli.tree_cluster import TEMPLATES, chosen_templates
 from robustree.taxonomy import leaves_of
 from tests.cli.conftest import COLOURS, Run
-from tests.taxonomy.endpoint import endpoint, says
+from tests.taxonomy.building.endpoint import endpoint, says
 
 GROUPS = {"fox": "mammal", "cat": "mammal", "owl": "bird", "pear": "food", "plum": "food", "bread": "food"}
 LLM = ("--endpoint", "http://localhost/v1", "--llm", "m")

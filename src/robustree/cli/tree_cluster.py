@@ -59,7 +59,7 @@ def build(options: Cluster) -> None:
     check_output(options.output, ".json")
     check_tree_name(options.name)
     classes = open_classes(options.classes).names
-    from robustree.taxonomy.clusters import cluster_tree
+    from robustree.taxonomy.building.clusters import cluster_tree
 
     templates = chosen_templates(options.seed)
     source = cluster_tree(

@@ -14,8 +14,8 @@ from robustree.cli.class_lists import open_classes
 from robustree.cli.endings import keeping
 from robustree.cli.progress import Bar
 from robustree.cli.tree_output import check_output, save_tree
-from robustree.taxonomy.chat import Chat
-from robustree.taxonomy.language import language_tree
+from robustree.taxonomy.building.chat import Chat
+from robustree.taxonomy.building.language import language_tree
 from robustree.taxonomy.tree import check_tree_name
 
 

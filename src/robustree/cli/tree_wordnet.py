@@ -11,10 +11,10 @@ import tyro
 
 from robustree.cli.class_lists import open_classes
 from robustree.cli.tree_output import check_output, save_tree, say_written
-from robustree.taxonomy.nouns import wordnet_nouns
-from robustree.taxonomy.senses import Sense, find_senses, parse_senses, senses_to_text
+from robustree.taxonomy.building.nouns import wordnet_nouns
+from robustree.taxonomy.building.senses import Sense, find_senses, parse_senses, senses_to_text
+from robustree.taxonomy.building.wordnet import wordnet_tree
 from robustree.taxonomy.tree import check_tree_name
-from robustree.taxonomy.wordnet import wordnet_tree
 from robustree.writing import write_whole
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from robustree.taxonomy import build_forest
-from robustree.taxonomy.answers import Names, read_assignment, read_groups
-from robustree.taxonomy.chat import Answer, Chat, Messages
-from robustree.taxonomy.language import CORRECTIONS, language_tree
-from tests.taxonomy.endpoint import Reply, endpoint, says
+from robustree.taxonomy.building.answers import Names, read_assignment, read_groups
+from robustree.taxonomy.building.chat import Answer, Chat, Messages
+from robustree.taxonomy.building.language import CORRECTIONS, language_tree
+from tests.taxonomy.building.endpoint import Reply, endpoint, says
 
 CLASSES = ("dog", "cat", "hen", "owl", "bread", "pear", "fig", "tea")
 GROUPS = {"animal": ["mammal", "bird"], "food": ["fruit", "meal"]}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from robustree.taxonomy import chat as module
-from robustree.taxonomy.chat import Answer, Chat
-from tests.taxonomy.endpoint import Reply, endpoint, says
+from robustree.taxonomy.building import chat as module
+from robustree.taxonomy.building.chat import Answer, Chat
+from tests.taxonomy.building.endpoint import Reply, endpoint, says
 
 HELLO = (("user", "hello"),)
 KEY = "sk-very-secret"

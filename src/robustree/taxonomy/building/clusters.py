@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from robustree.taxonomy.dendrogram import Linkage, central_first, chains_of, directions, merges_of
+from robustree.taxonomy.building.dendrogram import Linkage, central_first, chains_of, directions, merges_of
+from robustree.taxonomy.building.nouns import wordnet_nouns
+from robustree.taxonomy.building.senses import known_senses
+from robustree.taxonomy.building.wordnet import candidate_names, is_readable
 from robustree.taxonomy.nested import TreeSource, assemble
-from robustree.taxonomy.nouns import wordnet_nouns
-from robustree.taxonomy.senses import known_senses
 from robustree.taxonomy.sizing import sized_level, useful_sizes
-from robustree.taxonomy.wordnet import candidate_names, is_readable
 
 COVERED = 2 / 3
 """The share of a cluster's classes that its hypernym must cover."""

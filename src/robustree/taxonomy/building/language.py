@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Protocol, TypeVar
 
-from robustree.taxonomy.answers import read_assignment, read_groups
-from robustree.taxonomy.chat import Answer, Messages
+from robustree.taxonomy.building.answers import read_assignment, read_groups
+from robustree.taxonomy.building.chat import Answer, Messages
 from robustree.taxonomy.nested import Nested, TreeSource, assemble
 from robustree.taxonomy.sizing import partition
 
@@ -150,7 +150,7 @@ def _nested(classes: Sequence[str], paths: Sequence[tuple[str, ...]], levels: in
 
 def _prompt(file: str, **parts: str) -> str:
     """A prompt of `prompts/` with its {parts} filled in; names that hold braces are left as they are."""
-    text = files("robustree.taxonomy").joinpath("prompts", f"{file}.txt").read_text(encoding="utf-8").strip()
+    text = files("robustree.taxonomy.building").joinpath("prompts", f"{file}.txt").read_text(encoding="utf-8").strip()
     head, *rest = text.split("{")
     filled = [head]
     for piece in rest:

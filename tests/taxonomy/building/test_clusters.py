@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from robustree.taxonomy import build_forest
-from robustree.taxonomy.clusters import cluster_tree, name_clusters
-from robustree.taxonomy.dendrogram import Linkage, central_first, chains_of, directions, merges_of
+from robustree.taxonomy.building.clusters import cluster_tree, name_clusters
+from robustree.taxonomy.building.dendrogram import Linkage, central_first, chains_of, directions, merges_of
 
 KINDS = {
     "bird": ["flamingo", "pelican", "woodpecker", "albatross"],

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 
+from robustree.taxonomy.building.nouns import Nouns, Synset, wordnet_nouns
+from robustree.taxonomy.building.senses import Sense
 from robustree.taxonomy.nested import TreeSource, assemble
-from robustree.taxonomy.nouns import Nouns, Synset, wordnet_nouns
-from robustree.taxonomy.senses import Sense
 from robustree.taxonomy.sizing import chains_above, useful_sizes
 
 LICENCE = "WordNet 3.0 license, Copyright 2006 by Princeton University; Apache-2.0 for names and changes"
@@ -73,7 +73,7 @@ def candidate_names(synset: Synset) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _naming() -> tuple[frozenset[str], dict[str, str]]:
     """The synsets that are left out, and the names written by hand (`wordnet30/naming.json`)."""
-    resource = files("robustree.taxonomy").joinpath("wordnet30", "naming.json")
+    resource = files("robustree.taxonomy.building").joinpath("wordnet30", "naming.json")
     content = json.loads(resource.read_text(encoding="utf-8"))
     return frozenset(content["left_out"]), content["names"]
 

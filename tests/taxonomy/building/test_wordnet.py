@@ -10,10 +10,10 @@ import pytest
 
 import robustree.taxonomy
 from robustree.taxonomy import Forest, build_forest, parse_tree, shipped_tree_file, tree_to_json
-from robustree.taxonomy.nouns import Nouns, wordnet_nouns
-from robustree.taxonomy.senses import Sense, find_senses, known_senses, parse_senses, senses_to_text
+from robustree.taxonomy.building.nouns import Nouns, wordnet_nouns
+from robustree.taxonomy.building.senses import Sense, find_senses, known_senses, parse_senses, senses_to_text
+from robustree.taxonomy.building.wordnet import candidate_names, is_readable, wordnet_tree
 from robustree.taxonomy.sizing import partition
-from robustree.taxonomy.wordnet import candidate_names, is_readable, wordnet_tree
 
 PACKAGE = Path(robustree.taxonomy.__file__).parents[1]
 CLASSES = PACKAGE / "data" / "classes"
@@ -174,7 +174,7 @@ def test_names_of_nodes(nouns: Nouns) -> None:
     assert candidate_names(nouns.synsets["n02370806"])[:3] == ("hoofed mammal", "kind of hoofed mammal", "ungulate")
     assert candidate_names(nouns.synsets["n04571292"])[0] == "free weight"  # "weight" is first of all a quantity
     assert not is_readable("n01886756") and is_readable("n01861778")
-    naming = json.loads((PACKAGE / "taxonomy" / "wordnet30" / "naming.json").read_text(encoding="utf-8"))
+    naming = json.loads((PACKAGE / "taxonomy" / "building" / "wordnet30" / "naming.json").read_text(encoding="utf-8"))
     assert naming["left_out"] == {wnid: nouns.synsets[wnid].lemmas[0] for wnid in naming["left_out"]}
     assert not set(naming["names"]) - set(nouns.synsets) and not set(naming["names"]) & set(naming["left_out"])
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from robustree.taxonomy.nouns import WNID, Nouns
+from robustree.taxonomy.building.nouns import WNID, Nouns
 
 RARITY = 3.0
 """How much a later sense must fit better: ln(its number) times this is taken off its score."""

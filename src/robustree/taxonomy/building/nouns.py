@@ -117,7 +117,7 @@ def _letters(text: str) -> str:
 @lru_cache(maxsize=1)
 def wordnet_nouns() -> Nouns:
     """WordNet 3.0's 82,115 noun synsets (`tools/build_wordnet_nouns.py` made the table)."""
-    content = files("robustree.taxonomy").joinpath("wordnet30", "nouns.tsv.xz").read_bytes()
+    content = files("robustree.taxonomy.building").joinpath("wordnet30", "nouns.tsv.xz").read_bytes()
     table, _, irregular = lzma.decompress(content).decode("ascii").partition("\n\n")
     synsets = {}
     for line in table.split("\n"):
