@@ -66,7 +66,7 @@ def run(shard: str) -> None:
     forest = data.forest(None)
     jobs = [(name, seed) for seed in SEEDS for name in METHODS]
     for name, seed in jobs[index::count]:
-        if finished(name, seed, forest):
+        if (name, seed) in known() or finished(name, seed, forest):
             continue
         started = time.process_time()
         images = data.audit(load("nano").image_encoder.preprocessing.resolution).subset(IMAGES, seed=seed)
@@ -76,6 +76,13 @@ def run(shard: str) -> None:
             place = RUNS / where / f"{name}-{seed}"
             audit([subject], images, trees, plan, place, command="python benchmarks/strongest.py run")
         print(f"{name} {seed}: {time.process_time() - started:.0f} CPU seconds", flush=True)
+
+
+def known() -> dict[tuple[str, int], dict[str, Any]]:
+    """The figures of the committed table, by method and seed."""
+    table = HERE / "strongest.json"
+    rows = json.loads(table.read_text(encoding="utf-8"))["rows"] if table.exists() else []
+    return {(row["method"], row["seed"]): row for row in rows}
 
 
 def finished(name: str, seed: int, forest: Forest) -> bool:
@@ -134,12 +141,16 @@ def figures(name: str, seed: int, forest: Forest) -> dict[str, Any]:
 def table() -> None:
     """Figures and a Markdown table from the rows of the seeds for which every model is there."""
     forest = emoji().forest(None)
-    seeds = [seed for seed in SEEDS if all(finished(name, seed, forest) for name in METHODS)]
-    rows = {name: [figures(name, seed, forest) for seed in seeds] for name in METHODS}
+    found = known() | {
+        (name, seed): figures(name, seed, forest) for name in METHODS for seed in SEEDS if finished(name, seed, forest)
+    }
+    seeds = [seed for seed in SEEDS if all((name, seed) in found for name in METHODS)]
+    rows = {name: [found[name, seed] for seed in seeds] for name in METHODS}
 
     def cell(name: str, side: str, what: str) -> str:
         values = [100 * row[side][what] for row in rows[name]]
-        return f"{values[0]:.1f}" if len(values) == 1 else "{:.1f} ± {:.1f}".format(*interval(values))
+        mean, half = interval(values) if len(values) > 2 else (statistics.mean(values), None)
+        return f"{mean:.1f}" if half is None else f"{mean:.1f} ± {half:.1f}"
 
     lines = []
     for name in METHODS:
@@ -151,7 +162,7 @@ def table() -> None:
         cells += [*leaf, cell(name, "autoattack-standard", "leaf")]
         lines.append(f"| {' | '.join(cells)} |")
     content = {
-        "rows": [row for found in rows.values() for row in found],
+        "rows": [row for own in rows.values() for row in own],
         "protocol": __doc__,
         "images": IMAGES,
         "seeds": seeds,
