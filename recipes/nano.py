@@ -23,7 +23,7 @@ from robustree.data.drawings import compose, quickstart_classes, quickstart_draw
 from robustree.models.huggingface import adapt
 from robustree.models.loading import nano_directory
 from robustree.models.nano import PREPROCESSING, RESOLUTION, build_nano, build_tokenizer
-from robustree.taxonomy import Cut, emoji_forest
+from robustree.taxonomy import Cut, shipped_forest
 from robustree.tree_model import TEMPLATE, build_tree_model, fill
 from robustree.writing import write_whole
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=nano_directory())
     options = parser.parse_args()
 
-    forest = emoji_forest(quickstart_classes())
+    forest = shipped_forest("emoji", quickstart_classes())
     torch.manual_seed(options.seed)
     tokenizer = build_tokenizer({prompt for template in TEMPLATES for prompt in fill(template, forest.names)})
     model = build_nano(tokenizer)
@@ -120,7 +120,7 @@ def save(model, average, tokenizer, options, steps: int, seconds: float) -> None
         for mean, parameter in zip(average, model.parameters(), strict=True):
             parameter.copy_(mean)
     adapted = adapt(model, tokenizer, preprocessing=PREPROCESSING, name="nano")
-    forest = emoji_forest(quickstart_classes())
+    forest = shipped_forest("emoji", quickstart_classes())
     options.output.mkdir(parents=True, exist_ok=True)
     adapted.save(options.output)
     record = {

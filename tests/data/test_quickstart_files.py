@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustree.taxonomy.shipped import EMOJI_TREES, emoji_forest
+from robustree.taxonomy.shipped import EMOJI_TREES, shipped_forest
 
 FOLDER = files("robustree").joinpath("data", "quickstart")
 LIBRARY = files("robustree.taxonomy").joinpath("library")
@@ -137,7 +137,7 @@ def test_a_tree_covers_every_class_once_under_readable_names(name: str) -> None:
 
 
 def test_the_trees_have_the_levels_they_were_made_for() -> None:
-    forest = emoji_forest(NAMES)
+    forest = shipped_forest("emoji", NAMES)
     sizes = {tree.name: [len(set(level)) for level in tree.levels] for tree in forest.trees}
     assert sizes == {
         "unicode": [34, 5],
@@ -149,7 +149,7 @@ def test_the_trees_have_the_levels_they_were_made_for() -> None:
 
 
 def test_corrected_senses_of_the_wordnet_tree() -> None:
-    forest = emoji_forest(NAMES, ("wordnet",))
+    forest = shipped_forest("emoji", NAMES, ("wordnet",))
 
     def above(leaf: str) -> set[str]:
         return {forest.names[node] for node in forest.ancestors("wordnet", NAMES.index(leaf))}

@@ -9,13 +9,13 @@ from robustree.taxonomy import (
     Forest,
     Tree,
     build_forest,
-    emoji_forest,
     forest_from_json,
     forest_to_json,
     leaves_of,
     parse_tree,
     read_forest,
     read_tree,
+    shipped_forest,
     write_forest,
 )
 from robustree.taxonomy.located_json import MAX_BYTES
@@ -260,4 +260,4 @@ def test_a_changed_record_is_refused() -> None:
 
 def test_an_emoji_tree_that_is_not_shipped_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no emoji tree 'colour': the shipped trees are unicode, wordnet"):
-        emoji_forest(LEAVES, ["colour"])
+        shipped_forest("emoji", LEAVES, ["colour"])

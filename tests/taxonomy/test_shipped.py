@@ -16,7 +16,6 @@ from robustree.taxonomy import (
     SHIPPED_TREES,
     Forest,
     draw_tree,
-    emoji_forest,
     outline,
     shipped_forest,
     shipped_tree_file,
@@ -189,14 +188,14 @@ def test_trees_can_be_drawn(data_set: str) -> None:
 
 
 def test_trees_can_be_chosen() -> None:
-    every = emoji_forest(classes("emoji"))
+    every = shipped_forest("emoji", classes("emoji"))
     assert tuple(tree.name for tree in every.trees) == EMOJI_TREES
-    assert emoji_forest(classes("emoji"), ["size", "unicode"]) == every.select(["size", "unicode"])
+    assert shipped_forest("emoji", classes("emoji"), ["size", "unicode"]) == every.select(["size", "unicode"])
 
 
 def test_other_classes_are_refused_with_file_and_line() -> None:
     with pytest.raises(ValueError, match=r"^emoji/unicode\.json: tree 'unicode', line \d+: the leaf "):
-        emoji_forest(["unicorn", *classes("emoji")[1:]], ["unicode"])
+        shipped_forest("emoji", ["unicorn", *classes("emoji")[1:]], ["unicode"])
 
 
 def test_what_is_not_shipped_is_refused() -> None:

@@ -14,7 +14,7 @@ from robustree.taxonomy.files import (
     write_forest,
 )
 from robustree.taxonomy.forest import Cut, Forest, Tree, TreeSource, build_forest
-from robustree.taxonomy.shipped import EMOJI_TREES, SHIPPED_TREES, emoji_forest, shipped_forest, shipped_tree_file
+from robustree.taxonomy.shipped import EMOJI_TREES, SHIPPED_TREES, shipped_forest, shipped_tree_file
 from robustree.taxonomy.traces import Trace
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "TreeSource",
     "build_forest",
     "draw_tree",
-    "emoji_forest",
     "forest_from_json",
     "forest_to_json",
     "leaves_of",

@@ -65,8 +65,3 @@ def shipped_forest(data_set: str, leaves: Sequence[str], trees: Sequence[str] | 
         text = read_text(shipped_tree_file(data_set, name))
         sources.append(parse_tree(text, leaves, where=f"{data_set}/{name}.json"))
     return build_forest(leaves, sources)
-
-
-def emoji_forest(leaves: Sequence[str], trees: Sequence[str] = EMOJI_TREES) -> Forest:
-    """The shipped trees over the emoji classes `leaves`; see `shipped_forest`."""
-    return shipped_forest("emoji", leaves, trees)
