@@ -155,6 +155,7 @@ def build(packages: Path, target: Path) -> None:
     clip_benchmark, open_clip, tfds, timm = (fetch(w, packages) for w in (CLIP_BENCHMARK, OPEN_CLIP, TFDS, TIMM))
     published: dict[str, list[str]] = json.loads(clip_benchmark.read("clip_benchmark/datasets/en_classnames.json"))
     wnids = timm.read("timm/data/_info/imagenet_synsets.txt").decode().split()
+    renditions = timm.read("timm/data/_info/imagenet_r_synsets.txt").decode().split()
     names = assigned(open_clip, "open_clip/zero_shot_metadata.py", "IMAGENET_CLASSNAMES")
     imagenet = {wnid: IMAGENET_FIXES.get(wnid, name) for wnid, name in zip(wnids, names, strict=True)}
     tiny = (target / TINY_IMAGENET).read_text(encoding="utf-8").split()
@@ -165,6 +166,7 @@ def build(packages: Path, target: Path) -> None:
         "imagenet": list(imagenet.values()),
         "imagenet.wnids": wnids,
         "tiny_imagenet": [imagenet[wnid] for wnid in tiny],
+        "imagenet_r": [imagenet[wnid] for wnid in renditions],
         "caltech101": published["caltech101_vtab"],
         "pets": published["pets"],
         "flowers102": published["flowers"],

@@ -17,9 +17,16 @@ from PIL import Image
 from robustree.auditing import audit as auditing_module
 from robustree.auditing.checks.battery import Progress
 from robustree.auditing.checks.check import FILE, FORMAT, Check, Status, found
+from robustree.cli.loading import forest_of_trees
+from robustree.data import CATALOG
 from tests.cli.conftest import Run
 
 FILES = ("rows.jsonl", "audit.json", "forest.json", "gallery.json", "figures.json", "report.html", "report.md")
+
+
+def test_a_part_of_imagenet_takes_its_trees_by_name() -> None:
+    forest = forest_of_trees(["kind"], "imagenet_r")
+    assert forest == CATALOG["imagenet_r"].forest(("kind",)) == forest_of_trees(["imagenet/kind"], "imagenet_r")
 
 
 def test_an_audit_of_two_models(run: Run, house: Path, hardened: Path, auditing: list[object], tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_the_embedded_set_knows_its_five_trees_and_gives_some() -> None:
         data.forest(("colour",))
 
 
+def test_sets_of_imagenet_classes_take_its_trees() -> None:
+    whole, renditions, sketches = (CATALOG[name] for name in ("imagenet", "imagenet_r", "imagenet_sketch"))
+    assert sketches.classes == whole.classes and sketches.forest(("kind",)) == whole.forest(("kind",))
+    assert renditions.trees == whole.trees
+    part = renditions.forest(("kind", "wordnet"))
+    assert part.leaves == renditions.classes and len(part.leaves) == 200
+    cut, above = part.find_cut("kind/2"), whole.forest(("kind",)).find_cut("kind/2")
+    names = whole.forest(("kind",)).names
+    for leaf, name in enumerate(part.leaves):
+        assert part.names[cut.nodes[cut.of_leaf[leaf]]] == names[above.nodes[above.of_leaf[whole.classes.index(name)]]]
+
+
 def test_training_artists_are_never_audited() -> None:
     data = open_data("emoji")
     styles = {name.split("/")[0] for name in data.audit(8).ids}

@@ -13,6 +13,7 @@ FOLDER = Path(robustree.__file__).parent / "data" / "classes"
 SIZES = {
     "imagenet": 1000,
     "tiny_imagenet": 200,
+    "imagenet_r": 200,
     "cifar10": 10,
     "cifar100": 100,
     "stl10": 10,
@@ -35,6 +36,8 @@ ANCHORS = [
     ("imagenet", 517, "construction crane"),
     ("imagenet", 134, "crane bird"),
     ("imagenet", 999, "toilet paper"),
+    ("imagenet_r", 0, "goldfish"),
+    ("imagenet_r", 199, "acorn"),
     ("cifar10", 1, "automobile"),
     ("cifar100", 26, "crab"),
     ("cifar100", 99, "worm"),

@@ -157,6 +157,23 @@ def test_select_keeps_cuts_and_renumbers(forest: Forest) -> None:
     assert forest.select([]).cuts() == (forest.leaf_cut,)
 
 
+def test_restrict_keeps_the_labels_of_cuts_and_the_order_of_classes(forest: Forest) -> None:
+    part = forest.restrict(["pear", "dog", "hen"])
+    assert part.leaves == ("dog", "hen", "pear")
+    assert [cut.label for cut in part.cuts()] == [cut.label for cut in forest.cuts()]
+    for cut in part.cuts():
+        of_whole = forest.find_cut(cut.label)
+        for leaf, name in enumerate(part.leaves):
+            whole = of_whole.nodes[of_whole.of_leaf[forest.leaves.index(name)]]
+            assert part.names[cut.nodes[cut.of_leaf[leaf]]] == forest.names[whole]
+    assert "baked" not in part.names and "stored" in part.names  # bread is gone; pear is still stored
+    assert forest.restrict(forest.leaves) == forest
+    with pytest.raises(ValueError, match=r"'animal' is no class of this forest: give some of its 5 leaves\."):
+        forest.restrict(["dog", "animal"])
+    with pytest.raises(ValueError, match="no class was given"):
+        forest.restrict([])
+
+
 def test_the_fingerprint_is_the_sha256_of_the_content() -> None:
     # the spelling is fixed: another one would refuse every checkpoint that was written before
     forest = Forest(("a", "b", "c", "\u00e9"), 3, (Tree("t", (3, 3, -1, -1), ((3, 3, 2),)),))

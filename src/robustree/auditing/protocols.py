@@ -115,7 +115,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol(
                 name="fare",
                 about="1,000 images a set (5,000 of ImageNet), APGD-CE and APGD-T, eps 2/255 and 4/255, ensembles",
-                data_sets=(*_SMALL, *_BOTH),
+                data_sets=(*_SMALL, *_BOTH, "imagenet_r", "imagenet_sketch"),
                 images=1000,
                 more=(("imagenet", 5000),),
                 eps=(2 / 255, 4 / 255),
@@ -123,8 +123,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 ensembles=True,
                 native=True,
                 differs="Clean figures are on all images there, and robust ones on a subset by a shuffle buffer; here "
-                "the subset is even over the classes. ImageNet-R and ImageNet-Sketch, part of the published average, "
-                "are not in the catalogue.",
+                "the subset is even over the classes.",
             ),
             Protocol(
                 name="tga",

@@ -93,7 +93,7 @@ def forest_of_trees(trees: Sequence[str], data: str) -> Forest:
         ValueError: both kinds were given, an unknown name, a missing or bad file, or no tree for data without a record.
     """
     record, _ = named_record(data)
-    owner = record.name if record else "emoji"
+    owner = (record.within or record.name) if record else "emoji"
     full = {tree: tree if "/" in tree else f"{owner}/{tree}" for tree in trees}
     files = [
         tree for tree in trees if full[tree] not in SHIPPED_NAMES and (tree.endswith(".json") or Path(tree).is_file())
@@ -116,7 +116,8 @@ def forest_of_trees(trees: Sequence[str], data: str) -> Forest:
     owners = sorted({full[tree].partition("/")[0] for tree in shipped}) or [owner]
     if len(owners) > 1:
         raise ValueError(f"--trees names trees of {' and '.join(owners)}, whose classes differ: give those of one set.")
-    return CATALOG[owners[0]].forest(tuple(full[tree].partition("/")[2] for tree in shipped) or None)
+    named = record if record and record.within == owners[0] else CATALOG[owners[0]]
+    return named.forest(tuple(full[tree].partition("/")[2] for tree in shipped) or None)
 
 
 def choose_forest(models: Sequence[Source], trees: Sequence[str], data: str, *, other_trees: bool = False) -> Forest:

@@ -27,6 +27,8 @@ class Record:
     `images`: of the audited split. `native`: the side at which small images are attacked, resizing being part of the
     model; None: the model's. `webdataset`, `parquet`: hub ids, None where there is none. `prompt`: the one prompt of
     TeCoA's protocol. `templates`: the file of the prompt ensemble. `traps`: what to know before figures are compared.
+    `within`: the record of which this one has all or some classes, and whose trees it takes. `class_list`: the list of
+    class names, None for the one of its own name.
     """
 
     name: str
@@ -40,17 +42,19 @@ class Record:
     prompt: str = "This is a photo of a {}"
     templates: str | None = None
     traps: str = ""
+    within: str | None = None
+    class_list: str | None = None
     embedded: Embedded | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in label order."""
-        return self.embedded.classes() if self.embedded else _lines("classes", self.name)
+        return self.embedded.classes() if self.embedded else _lines("classes", self.class_list or self.name)
 
     @property
     def trees(self) -> tuple[str, ...]:
         """The shipped trees, by name."""
-        return SHIPPED_TREES.get(self.name, ())
+        return SHIPPED_TREES.get(self.within or self.name, ())
 
     @property
     def ensemble(self) -> tuple[str, ...]:
@@ -63,7 +67,9 @@ class Record:
         Raises:
             ValueError: there is no such tree, or no tree of this data set is shipped.
         """
-        return shipped_forest(self.name, self.classes, trees)
+        if self.within is None:
+            return shipped_forest(self.name, self.classes, trees)
+        return shipped_forest(self.within, _lines("classes", self.within), trees).restrict(self.classes)
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -152,17 +152,37 @@ class Forest:
     def select(self, names: Sequence[str]) -> Forest:
         """The forest with these trees only, in this order; cuts keep their labels and their node order."""
         chosen = [self.tree(name) for name in names]
-        kept = [*range(self.leaf_count), *(n for tree in chosen for n in tree.nodes[self.leaf_count :])]
+        inner = (node for tree in chosen for node in tree.nodes[self.leaf_count :])
+        return self._part(range(self.leaf_count), inner, chosen)
+
+    def restrict(self, leaves: Sequence[str]) -> Forest:
+        """The forest over these classes only, in its own order; nodes without one of them are gone, cuts keep their
+        labels. For classes that no training saw: harden over some, audit over the others.
+
+        Raises:
+            ValueError: no class is given, or a name is none of the leaves.
+        """
+        strange = next((name for name in leaves if name not in self.leaves), None)
+        if strange is not None or not leaves:
+            what = "no class was given" if strange is None else f"{strange!r} is no class of this forest"
+            raise ValueError(f"{what}: give some of its {self.leaf_count} leaves.")
+        kept = [leaf for leaf, name in enumerate(self.leaves) if name in set(leaves)]
+        inner = {node for tree in self.trees for leaf in kept for node in tree.ancestors(leaf)}
+        return self._part(kept, sorted(inner), self.trees)
+
+    def _part(self, leaves: Sequence[int], inner: Iterable[int], trees: Sequence[Tree]) -> Forest:
+        """The forest of these leaves and internal nodes, numbered in their order."""
+        kept = [*leaves, *inner]
         renumbered = {old: new for new, old in enumerate(kept)} | {ROOT: ROOT}
-        trees = tuple(
+        parts = tuple(
             Tree(
                 tree.name,
                 tuple(renumbered[tree.parents[old]] for old in kept),
-                tuple(tuple(renumbered[node] for node in level) for level in tree.levels),
+                tuple(tuple(renumbered[level[leaf]] for leaf in leaves) for level in tree.levels),
             )
-            for tree in chosen
+            for tree in trees
         )
-        return Forest(tuple(self.names[old] for old in kept), self.leaf_count, trees)
+        return Forest(tuple(self.names[old] for old in kept), len(leaves), parts)
 
     @cached_property
     def fingerprint(self) -> str:
