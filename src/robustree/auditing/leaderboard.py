@@ -157,8 +157,8 @@ def _agree(found: AuditFolder, weights: dict[str, str]) -> None:
         raise ValueError(f"audit.json does not name {', '.join(foreign)}, which has rows: restore it, or audit again.")
     if len(table.images) != header["images"]:
         raise ValueError(
-            f"the rows are of {len(table.images)} images, audit.json says {header['images']}: restore both files, or audit "
-            "again."
+            f"the rows are of {len(table.images)} images, audit.json says {header['images']}: restore both files, or "
+            "audit again."
         )
     unknown = sorted({run.attack for subject in table.subjects for run in subject.runs} - set(header["attacks"]))
     if unknown:

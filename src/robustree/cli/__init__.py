@@ -29,6 +29,7 @@ COMMANDS = (
     ("card", "write the model card of a hardened checkpoint"),
     ("push", "upload a hardened checkpoint to the Hugging Face hub"),
     ("doctor", "say what this machine has, what is missing, and how to install it"),
+    ("completion", "print what makes a shell complete commands and options"),
 )
 """Commands and what they do, in the order in which a newcomer meets them."""
 
