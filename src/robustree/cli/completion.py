@@ -46,15 +46,18 @@ def _in_one_line(line: str) -> str:
     return re.sub(r"\\+n", " ", line) if line.startswith("COMPLETION_SPEC = ") else line
 
 
+def options_of(name: str) -> Any:
+    """What a command parses into: `Command`, a union of sub-commands, where its module has one, else `Options`."""
+    module = import_module(f"robustree.cli.{name}")
+    return module.Command if hasattr(module, "Command") else module.Options
+
+
 def _every_command() -> Any:
-    """The options of all commands as one union: a module has `Command`, a union of sub-commands, or `Options`."""
+    """The options of all commands as one union."""
     kinds = []
     for name, _ in COMMANDS:
-        module = import_module(f"robustree.cli.{name}")
-        if hasattr(module, "Command"):
-            within = tyro.conf.OmitSubcommandPrefixes[module.Command]
-            kind = make_dataclass(name, [("command", within)])
-        else:
-            kind = module.Options
+        kind = options_of(name)
+        if not isinstance(kind, type):  # a union of sub-commands is no command by itself, but may be a field of one
+            kind = make_dataclass(name, [("command", tyro.conf.OmitSubcommandPrefixes[kind])])
         kinds.append(Annotated[kind, tyro.conf.subcommand(name)])
     return reduce(or_, kinds)
