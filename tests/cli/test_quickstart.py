@@ -24,6 +24,7 @@ def test_quickstart_runs_and_is_not_done_twice(
     words += ["--device", "cpu"]
     first = run(*words)
     assert first.code == 0
+    assert f"first pictures       {output / 'report.html'}" in first.err
     records = [
         json.loads((output / n / "robustree.json").read_text())["record"]["recipe"] for n in ("tecoa", "hierarchical")
     ]
@@ -42,7 +43,7 @@ def test_quickstart_runs_and_is_not_done_twice(
     rows = (output / "rows.jsonl").read_bytes()
     monkeypatch.setattr("robustree.cli.quickstart.harden_with_bar", None)
     second = run(*words)
-    assert (second.code, second.out) == (0, first.out)
+    assert (second.code, second.out) == (0, first.out) and "first pictures" not in second.err
     assert (output / "rows.jsonl").read_bytes() == rows
 
 

@@ -14,6 +14,7 @@ from robustree.attacks import PGD, Threat
 from robustree.auditing.exhibits import make_exhibits
 from robustree.auditing.metrics import compare
 from robustree.auditing.plan import LevelAttack, Plan
+from robustree.auditing.report.page import write_report
 from robustree.auditing.rows import read_rows
 from robustree.cli.audit import audit_with_bar, subjects_of
 from robustree.cli.endings import keeping
@@ -93,6 +94,10 @@ def run(arguments: Sequence[str]) -> int:
         audit_with_bar([model], images, forest, plan, options.output, console=console, title=title, command=command)
 
     measure(first)
+    if not all(done.values()):  # somebody new shall see something break before the longer part begins
+        make_exhibits(subjects_of([first]), images, forest, plan, options.output, DEFAULTS.exhibits)
+        page = write_report(options.output).html
+        console.print(f"first pictures       {page}: what broke so far; the page is whole at the end", soft_wrap=True)
     for name, recipe in recipes.items():
         if not done[name]:
             harden_with_bar(
