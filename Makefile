@@ -7,6 +7,7 @@ PYTHON ?= python3
 
 demo: $(V)/.ready
 	$(V)/bin/robustree quickstart
+	@echo "next    source $(V)/bin/activate, then robustree audit nano --data FOLDER --trees TREE.json --output audit"
 
 test: $(V)/.ready-test
 	OMP_NUM_THREADS=1 $(V)/bin/python -m pytest -q -n 2 --cov --cov-fail-under=90
@@ -43,8 +44,9 @@ audit-dependencies: sbom/requirements.txt
 	$(V)/bin/pip-audit --strict --requirement $< --no-deps --disable-pip
 
 $(V)/.ready: pyproject.toml constraints.txt
-	test -x $(V)/bin/python || $(PYTHON) -m venv $(V)
-	$(V)/bin/python -m pip install -q -c constraints.txt -e .
+	@echo "setting up $(V): PyTorch and what else is needed, one to several minutes, once"
+	@test -x $(V)/bin/python || $(PYTHON) -m venv $(V)
+	@$(V)/bin/python -m pip install -q -c constraints.txt -e .
 	touch $@
 
 $(V)/.ready-test: $(V)/.ready
