@@ -47,6 +47,21 @@ def test_quickstart_runs_and_is_not_done_twice(
     assert (output / "rows.jsonl").read_bytes() == rows
 
 
+def test_an_interruption_between_the_parts_says_what_is_kept(
+    run: Run, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart, "DEFAULTS", replace(quickstart.DEFAULTS, attack_steps=1))
+    monkeypatch.setattr(quickstart, "make_exhibits", stop)
+    ran = run("quickstart", "--model", house / "clip", "--images", 4, "--output", tmp_path / "out", "--device", "cpu")
+    assert ran.code == 130
+    kept = f"what is finished stays in {tmp_path / 'out'}; run the same command to go on"
+    assert ran.err.splitlines()[-1] == f"interrupted: {kept}."
+    assert (tmp_path / "out" / "rows.jsonl").stat().st_size
+
+
 def _figures(**kept: tuple[float, float]) -> dict[str, Any]:
     models = [
         {"model": name, "means": {"direct": {"levels": {"clean": {"value": clean}, "worst": {"value": worst}}}}}
