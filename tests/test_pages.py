@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,12 +34,19 @@ def test_the_page_runs(
         elif language == "json":
             assert f"`{FILE}`" in text
             Path(FILE).write_text(block, encoding="utf-8")
+        elif language == "bash":
+            subprocess.run(["bash", "-n"], input=block, text=True, check=True)  # a job script: only its syntax
         else:
             assert language == "console", f"{page.name} has a block in {language}, which nothing runs"
             for line in block.strip().splitlines():
                 command, *arguments = shlex.split(line)
-                assert command == "robustree"
-                assert main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
+                if command == "torchrun":
+                    launch = [sys.executable, "-m", "torch.distributed.run", *arguments]
+                    done = subprocess.run(launch, capture_output=True, text=True, check=False, timeout=240)
+                    assert done.returncode == 0, f"{line}\n{done.stderr}"
+                else:
+                    assert command == "robustree"
+                    assert main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
     assert len(blocks) >= 2
 
 

@@ -40,6 +40,15 @@ def test_tensorboard_curves_are_written_on_request(run: Run, hardening: list[obj
     assert recipe["text_lr"] == 0.5
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # from wandb's own imports
+def test_curves_for_wandb_are_written_on_request(
+    run: Run, hardening: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert run("harden", "tecoa", *hardening, "--steps", 1, "--wandb").code == 0
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
 def test_options_reach_the_recipe(run: Run, hardening: list[object], tmp_path: Path) -> None:
     words = ["--threat.eps", "2/255", "--attack.steps", 1, "--vic", "1/2", "--space", "poincare", "--curvature", "0.1"]
     assert run("harden", "hierarchical", *hardening, *words, "--steps", 1, "--no-train-text").code == 0

@@ -24,6 +24,7 @@ def test_quickstart_runs_and_is_not_done_twice(
     words += ["--device", "cpu"]
     first = run(*words)
     assert first.code == 0
+    assert f"first pictures       {output / 'report.html'}" in first.err
     records = [
         json.loads((output / n / "robustree.json").read_text())["record"]["recipe"] for n in ("tecoa", "hierarchical")
     ]
@@ -42,8 +43,23 @@ def test_quickstart_runs_and_is_not_done_twice(
     rows = (output / "rows.jsonl").read_bytes()
     monkeypatch.setattr("robustree.cli.quickstart.harden_with_bar", None)
     second = run(*words)
-    assert (second.code, second.out) == (0, first.out)
+    assert (second.code, second.out) == (0, first.out) and "first pictures" not in second.err
     assert (output / "rows.jsonl").read_bytes() == rows
+
+
+def test_an_interruption_between_the_parts_says_what_is_kept(
+    run: Run, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart, "DEFAULTS", replace(quickstart.DEFAULTS, attack_steps=1))
+    monkeypatch.setattr(quickstart, "make_exhibits", stop)
+    ran = run("quickstart", "--model", house / "clip", "--images", 4, "--output", tmp_path / "out", "--device", "cpu")
+    assert ran.code == 130
+    kept = f"what is finished stays in {tmp_path / 'out'}; run the same command to go on"
+    assert ran.err.splitlines()[-1] == f"interrupted: {kept}."
+    assert (tmp_path / "out" / "rows.jsonl").stat().st_size
 
 
 def _figures(**kept: tuple[float, float]) -> dict[str, Any]:

@@ -23,6 +23,6 @@ def test_attacks_models_and_data_load_torch_and_nothing_heavier() -> None:
 
 
 def test_training_loads_its_launcher_but_no_model_code_and_no_logger() -> None:
-    loaded = _loaded_by("import robustree.training, robustree.training.tensorboard")
+    loaded = _loaded_by("import robustree.training, robustree.training.tensorboard, robustree.training.wandb")
     assert "accelerate" in loaded
-    assert not loaded & {"transformers", "matplotlib", "tensorboard"}
+    assert not loaded & {"transformers", "matplotlib", "tensorboard", "wandb"}

@@ -14,7 +14,7 @@ from robustree.auditing.outcomes import Outcomes, mean_figures, rate
 from robustree.auditing.table import READOUTS, Run, Subject, Table, aimed_label, read_table
 from robustree.taxonomy.forest import Forest
 
-__all__ = ["compare", "figures"]
+__all__ = ["compare", "figures", "table_figures"]
 
 FORMAT = "robustree-figures/1"
 
@@ -40,7 +40,22 @@ def figures(
 
     Raises ValueError for rows that `read_table` refuses and for a `spearman` key that names no model.
     """
-    table = read_table(rows, forest)
+    return table_figures(
+        read_table(rows, forest), spearman=spearman, stages=stages, curves=curves, resamples=resamples, seed=seed
+    )
+
+
+def table_figures(
+    table: Table,
+    *,
+    spearman: Mapping[str, float] | None = None,
+    stages: Mapping[str, Sequence[str]] | None = None,
+    curves: Mapping[str, Any] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return `figures` of rows that have been read."""
+    forest = table.forest
     given = dict(spearman or {})
     subjects = [
         _subject_figures(table, subject, given.pop(f"{subject.model}/{subject.head}", None), resamples, seed)

@@ -24,10 +24,12 @@ COMMANDS = (
     ("tree", "show, check, list, build or compare label trees"),
     ("data", "list, check or fetch data sets"),
     ("report", "rebuild the report of an audit from its rows"),
+    ("leaderboard", "rank the models of a folder of audits on one page"),
     ("convert", "weights between the layouts of transformers and open_clip"),
     ("card", "write the model card of a hardened checkpoint"),
     ("push", "upload a hardened checkpoint to the Hugging Face hub"),
     ("doctor", "say what this machine has, what is missing, and how to install it"),
+    ("completion", "print what makes a shell complete commands and options"),
 )
 """Commands and what they do, in the order in which a newcomer meets them."""
 

@@ -60,13 +60,15 @@ class Fetch:
     seed: int = 0
 
 
+Command = (
+    Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Fetch, tyro.conf.subcommand("fetch")]
+)
+
+
 def run(arguments: Sequence[str]) -> int:
-    commands = (
-        Annotated[List, tyro.conf.subcommand("list")]
-        | Annotated[Check, tyro.conf.subcommand("check")]
-        | Annotated[Fetch, tyro.conf.subcommand("fetch")]
-    )
-    options = parse(commands, arguments, command="data", about="List, check or fetch data sets.")
+    options = parse(Command, arguments, command="data", about="List, check or fetch data sets.")
     if isinstance(options, Check):
         return _check(options)
     if isinstance(options, Fetch):

@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -30,7 +30,9 @@ from robustree.models import VisionLanguageModel
 from robustree.processes import LostProcessError
 from robustree.taxonomy import Forest
 from robustree.training import ChangedCourseWarning, Progress, Recipe, Runtime, StoppedError, harden, recipe_record
+from robustree.training.curves import Curves
 from robustree.training.tensorboard import TensorBoard
+from robustree.training.wandb import WandB
 from robustree.tree_model import TEMPLATE, Depths, Precision
 
 Method = TypeVar("Method", TeCoA, FARE, PMGAFT, AGFT, Hierarchical)
@@ -91,6 +93,8 @@ class Options(Generic[Method]):
     """Steps between saved states."""
     tensorboard: bool = False
     """Write training curves for TensorBoard beside log.csv."""
+    wandb: bool = False
+    """Write them for Weights & Biases, too; nothing is sent unless WANDB_MODE=online."""
     device: Device | None = None
     """cpu or cuda; the GPU if there is one, unless said here."""
 
@@ -142,7 +146,7 @@ def run(arguments: Sequence[str]) -> int:
     finished = is_finished(options.output, recipe, forest, data=options.data, model=options.model)
     runtime = Runtime(cpu=device.type == "cpu")
     if not finished:
-        with curves_in(options.output / "tensorboard", wanted=options.tensorboard and runtime.is_main) as curves:
+        with curves_in(options, recipe, wanted=runtime.is_main) as curves:
             harden_with_bar(
                 open_model(options.model),
                 data,
@@ -162,9 +166,21 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def curves_in(directory: Path, *, wanted: bool) -> AbstractContextManager[Callable[[Progress], None]]:
-    """A listener to training steps that draws TensorBoard curves, or one that does nothing."""
-    return TensorBoard(directory) if wanted else nullcontext(lambda progress: None)
+@contextmanager
+def curves_in(options: Options[Any], recipe: Recipe, *, wanted: bool) -> Iterator[Callable[[Progress], None]]:
+    """A listener to training steps that writes the curves which were asked for, if this process is `wanted` to."""
+    with ExitStack() as stack:
+        writers: list[Curves] = []
+        if wanted and options.tensorboard:
+            writers.append(stack.enter_context(TensorBoard(options.output / "tensorboard")))
+        if wanted and options.wandb:
+            writers.append(stack.enter_context(WandB(options.output, recipe_record(recipe))))
+
+        def write(progress: Progress) -> None:
+            for writer in writers:
+                writer(progress)
+
+        yield write
 
 
 def is_finished(directory: Path, recipe: Recipe, forest: Forest, *, data: str, model: str) -> bool:

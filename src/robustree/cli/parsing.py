@@ -31,12 +31,7 @@ def parse(options: Any, arguments: Sequence[str], *, command: str, about: str) -
         ValueError: the words are refused; one line says why.
         SystemExit: `--help` was among the words, and the help has been printed.
     """
-    wanted: dict[str, Any] = {
-        "prog": f"robustree {command}",
-        "description": about,
-        "registry": _registry(),
-        "config": (tyro.conf.DisallowNone,),
-    }
+    wanted = _wanted(f"robustree {command}", about)
     if {"-h", "--help"} & set(arguments):
         return tyro.cli(options, args=arguments, **wanted)
     refusal = io.StringIO()
@@ -45,6 +40,14 @@ def parse(options: Any, arguments: Sequence[str], *, command: str, about: str) -
             return tyro.cli(options, args=arguments, **wanted)
     except SystemExit as ending:
         raise ValueError(_flat(refusal.getvalue(), command)) from ending
+
+
+def completion(options: Any, shell: str) -> str:
+    """The script with which a shell completes `robustree`; `options` as in `parse`, `shell` one that tyro knows."""
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        tyro.cli(options, args=["--tyro-print-completion", shell], **_wanted("robustree", ""))
+    return script.getvalue()
 
 
 def nearest(value: str, choices: Sequence[str]) -> str:
@@ -63,6 +66,15 @@ def fraction(text: str) -> float:
         return float(Fraction(text.replace(" ", "")))
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise ValueError(f"{text!r} is no number: write 0.0157 or a fraction such as 4/255.") from error
+
+
+def _wanted(program: str, about: str) -> dict[str, Any]:
+    return {
+        "prog": program,
+        "description": about,
+        "registry": _registry(),
+        "config": (tyro.conf.DisallowNone,),
+    }
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:

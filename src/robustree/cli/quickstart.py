@@ -14,6 +14,7 @@ from robustree.attacks import PGD, Threat
 from robustree.auditing.exhibits import make_exhibits
 from robustree.auditing.metrics import compare
 from robustree.auditing.plan import LevelAttack, Plan
+from robustree.auditing.report.page import write_report
 from robustree.auditing.rows import read_rows
 from robustree.cli.audit import audit_with_bar, subjects_of
 from robustree.cli.endings import keeping
@@ -92,24 +93,30 @@ def run(arguments: Sequence[str]) -> int:
         title = f"audit {model.source.name}"
         audit_with_bar([model], images, forest, plan, options.output, console=console, title=title, command=command)
 
-    measure(first)
-    for name, recipe in recipes.items():
-        if not done[name]:
-            harden_with_bar(
-                open_model(options.model),
-                data,
-                forest,
-                recipe,
-                options.output / name,
-                console=console,
-                title=f"harden {name}",
-                runtime=Runtime(cpu=device.type == "cpu"),
-                save_every=DEFAULTS.save_every,
+    with keeping(f"what is finished stays in {options.output}; run the same command to go on"):
+        measure(first)
+        if not all(done.values()):  # somebody new shall see something break before the longer part begins
+            make_exhibits(subjects_of([first]), images, forest, plan, options.output, DEFAULTS.exhibits)
+            page = write_report(options.output).html
+            console.print(
+                f"first pictures       {page}: what broke so far; the page is whole at the end", soft_wrap=True
             )
-    loaded = [first, *(open_over(source, forest, device=device) for source in hardened.values())]
-    for model in loaded[1:]:
-        measure(model)
-    with keeping(f"all rows are in {options.output}; run the same command to go on"):
+        for name, recipe in recipes.items():
+            if not done[name]:
+                harden_with_bar(
+                    open_model(options.model),
+                    data,
+                    forest,
+                    recipe,
+                    options.output / name,
+                    console=console,
+                    title=f"harden {name}",
+                    runtime=Runtime(cpu=device.type == "cpu"),
+                    save_every=DEFAULTS.save_every,
+                )
+        loaded = [first, *(open_over(source, forest, device=device) for source in hardened.values())]
+        for model in loaded[1:]:
+            measure(model)
         make_exhibits(subjects_of(loaded), images, forest, plan, options.output, DEFAULTS.exhibits)
         figures = show_report(options.output, whole=False)
     heads = [subjects_of([model])[0].head for model in loaded[1:]]

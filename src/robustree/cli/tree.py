@@ -70,17 +70,19 @@ class Check:
     """The classes, one a line or as a JSON list; those of the tree if left out."""
 
 
+Command = (
+    Annotated[Show, tyro.conf.subcommand("show")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Wordnet, tyro.conf.subcommand("wordnet")]
+    | Annotated[Cluster, tyro.conf.subcommand("cluster")]
+    | Annotated[Llm, tyro.conf.subcommand("llm")]
+)
+
+
 def run(arguments: Sequence[str]) -> int:
-    commands = (
-        Annotated[Show, tyro.conf.subcommand("show")]
-        | Annotated[Check, tyro.conf.subcommand("check")]
-        | Annotated[List, tyro.conf.subcommand("list")]
-        | Annotated[Compare, tyro.conf.subcommand("compare")]
-        | Annotated[Wordnet, tyro.conf.subcommand("wordnet")]
-        | Annotated[Cluster, tyro.conf.subcommand("cluster")]
-        | Annotated[Llm, tyro.conf.subcommand("llm")]
-    )
-    options = parse(commands, arguments, command="tree", about="Show, check, list, build or compare label trees.")
+    options = parse(Command, arguments, command="tree", about="Show, check, list, build or compare label trees.")
     match options:
         case Show():
             _show(options)

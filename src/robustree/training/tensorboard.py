@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
-from robustree.training.loop import Progress
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from robustree.training.curves import Curves
 
 
-class TensorBoard:
-    """A `report` for the training loop that writes every logged number as one curve, over steps from 1.
-
-    After a resume the curves go on from the resumed step: what a killed run wrote beyond it is purged. Use it as a
-    context manager, or call `close`, to be sure that the last steps are on disk.
+class TensorBoard(Curves):
+    """Curves as TensorBoard reads them; after a resume, what a killed run wrote beyond its state is purged.
 
     Raises:
         ValueError: the tensorboard package is not installed.
@@ -32,24 +25,13 @@ class TensorBoard:
             ) from error
         self._kind = SummaryWriter
         self._directory = Path(directory)
-        self._writer: SummaryWriter | None = None
 
-    def __call__(self, progress: Progress) -> None:
-        if self._writer is None:  # only now is the first step known, which a resumed run starts from
-            self._writer = self._kind(log_dir=str(self._directory), purge_step=progress.step)
-        for name, value in progress.logs.items():
-            self._writer.add_scalar(name, value, progress.step)
+    def _start(self, first_step: int) -> None:
+        self._writer = self._kind(log_dir=str(self._directory), purge_step=first_step)
 
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+    def _write(self, step: int, logs: Mapping[str, float]) -> None:
+        for name, value in logs.items():
+            self._writer.add_scalar(name, value, step)
 
-    def __enter__(self) -> TensorBoard:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _finish(self) -> None:
+        self._writer.close()

@@ -23,7 +23,7 @@ def bare(value: float, digits: int = 0) -> str:
 
 def points(value: float) -> str:
     """Return a difference of shares as signed percentage points, "+6.1"."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{100 * value:+z.1f}".replace("-", "−")
 
 
 def broken_colour(share: float) -> tuple[str, str]:

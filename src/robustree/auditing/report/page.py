@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,13 +12,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from robustree.auditing.metrics import figures
+from robustree.auditing.metrics import table_figures
 from robustree.auditing.report import charts, margin_curve, parts
+from robustree.auditing.report.folder import read_audit, read_json
 from robustree.auditing.report.gallery import read_gallery
 from robustree.auditing.report.text import hero, notes, subject_name
 from robustree.taxonomy.drawing import draw_tree
-from robustree.taxonomy.files import forest_from_json
 from robustree.taxonomy.forest import Forest
+from robustree.writing import write_whole
 
 HERE = Path(__file__).parent
 STYLES = ("palette.css", "report.css")
@@ -50,29 +48,21 @@ def write_report(directory: str | Path) -> Report:
     that is not the audit's.
     """
     folder = Path(directory)
-    forest = forest_from_json(_read_json(folder / "forest.json"))
-    audit = _read_json(folder / "audit.json")
-    if not isinstance(audit, dict):
-        raise ValueError(f"{folder / 'audit.json'} holds no JSON object: run the audit again.")
-    if audit.get("forest", forest.fingerprint) != forest.fingerprint:
-        raise ValueError(
-            f"audit.json was written for forest {audit['forest']}, but forest.json is {forest.fingerprint}: "
-            "keep the forest that the audit wrote."
-        )
-    rows, digest = _read_rows(folder / "rows.jsonl")
+    found = read_audit(folder)
+    forest, audit = found.table.forest, found.header
     curves = parts.find_curves(folder, forest)
-    audited = {f"{row.get('model')}/{row.get('head')}" for row in rows}  # an unfinished audit has models without rows
+    audited = {f"{subject.model}/{subject.head}" for subject in found.table.subjects}  # an unfinished audit has fewer
     spearman = {name: value for name, value in audit.get("spearman", {}).items() if name in audited}
-    measured = figures(rows, forest, spearman=spearman, stages=_stages(audit), curves=curves)
+    measured = table_figures(found.table, spearman=spearman, stages=found.stages, curves=curves)
     measured["curves"] = parts.curve_figures(curves, measured["models"])
     measured["checks"] = parts.find_checks(folder)
     measured["audit"] = audit
-    measured["rows_sha256"] = digest
+    measured["rows_sha256"] = found.rows_sha256
     page = _context(measured, forest, folder)
     written = Report(folder / "report.html", folder / "report.md", folder / "figures.json")
-    _write(written.html, _environment(escape=True).get_template("report.html.jinja").render(page))
-    _write(written.markdown, _environment(escape=False).get_template("report.md.jinja").render(page))
-    _write(written.figures, json.dumps(measured, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(written.html, environment(escape=True).get_template("report.html.jinja").render(page))
+    write_whole(written.markdown, environment(escape=False).get_template("report.md.jinja").render(page))
+    write_whole(written.figures, json.dumps(measured, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return written
 
 
@@ -82,7 +72,7 @@ def draw_transfer(directory: str | Path) -> str:
     Raises ValueError for a missing or broken file.
     """
     path = Path(directory) / "figures.json"
-    measured = _read_json(path)
+    measured = read_json(path)
     if not isinstance(measured, dict) or not {"models", "cuts"} <= set(measured):
         raise ValueError(f"{path} holds no figures: write it again with {parts.rebuild_command(directory)}.")
     page = {
@@ -91,57 +81,11 @@ def draw_transfer(directory: str | Path) -> str:
         "scale": Markup(charts.scale_legend()),
         "broken_colour": charts.broken_colour,
     }
-    return _environment(escape=True).get_template("transfer.html.jinja").render(page)
+    return environment(escape=True).get_template("transfer.html.jinja").render(page)
 
 
-def _stages(audit: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The stages of each cascade among an audit's attacks."""
-    attacks = audit.get("attacks", {})
-    return {name: attack["stages"] for name, attack in attacks.items() if "stages" in attack}
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: give the folder into which the audit wrote.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}): run the audit again.") from error
-
-
-def _read_rows(path: Path) -> tuple[list[Mapping[str, Any]], str]:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: give the folder into which the audit wrote.")
-    content = path.read_bytes()
-    rows = []
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else (), start=1):
-        try:
-            rows.append(json.loads(line))
-            if not isinstance(rows[-1], dict):
-                raise ValueError(f"it is {line[:40].decode()}")
-        except ValueError as error:
-            raise ValueError(
-                f"Line {number} of {path} is no row of an audit ({error}): delete it (a crash may leave half a line at "
-                "the end), and the same audit makes its row again."
-            ) from error
-    return rows, hashlib.sha256(content).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _environment(*, escape: bool) -> jinja2.Environment:
+def environment(*, escape: bool) -> jinja2.Environment:
+    """The templates of this folder with the filters that they use."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=escape,
@@ -160,6 +104,12 @@ def _environment(*, escape: bool) -> jinja2.Environment:
         "cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
     }
     return environment
+
+
+def dress() -> dict[str, Markup]:
+    """The style and the script that stand inside every page."""
+    style = "".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
+    return {"style": Markup(style), "script": Markup((HERE / "report.js").read_text(encoding="utf-8"))}
 
 
 def budget(eps: float) -> str:
@@ -216,8 +166,7 @@ def _context(measured: Mapping[str, Any], forest: Forest, folder: Path) -> dict[
         "broken_colour": charts.broken_colour,
         "curve_in_ball": Markup(margin_curve.draw_margin_in_ball()),
         "curve_in_tangent_space": Markup(margin_curve.draw_margin_in_tangent_space()),
-        "style": Markup("".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)),
-        "script": Markup((HERE / "report.js").read_text(encoding="utf-8")),
+        **dress(),
         "protocol": {key: value for key, value in audit.items() if key not in NOT_PROTOCOL},
     }
 
