@@ -65,8 +65,8 @@ def test_a_recipe_becomes_a_record_that_names_its_parts() -> None:
 def test_the_text_projection_learns_at_its_own_rate(make_tree_model: Callable[..., TreeModel]) -> None:
     model = make_tree_model(Poincare())
     loop.select_trained(model, text=True)
-    groups = loop._optimiser(model, hierarchical_recipe(text_lr=0.25)).param_groups
+    groups = loop.adamw(model, hierarchical_recipe(text_lr=0.25)).param_groups
     assert [group["factor"] for group in groups] == [1.0, 0.25]
     assert [len(group["params"]) for group in groups] == [len(list(model.image_encoder.parameters())), 1]
     loop.select_trained(model, text=False)
-    assert len(loop._optimiser(model, hierarchical_recipe()).param_groups) == 1
+    assert len(loop.adamw(model, hierarchical_recipe()).param_groups) == 1

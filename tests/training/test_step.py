@@ -15,7 +15,7 @@ from robustree.attacks import PGD, ImageNoise, Threat
 from robustree.geometry import Sphere
 from robustree.methods import Adversarial, Context, Hierarchical, TeCoA
 from robustree.training import frozen_parameters, training_step
-from robustree.training.loop import frozen_copy, select_trained
+from robustree.training.loop import Frozen, select_trained
 
 EPS = 8 / 255
 ATTACK = PGD(steps=3, step_size=0.5, best=False)
@@ -45,7 +45,7 @@ def test_tecoa_is_this_loop(worker: ModuleType, batch: tuple[Tensor, Tensor]) ->
     loss, _ = training_step(
         model,
         model,
-        frozen_copy(model),
+        Frozen(model),
         TeCoA(),
         ATTACK,
         Threat(eps=EPS),
@@ -77,7 +77,7 @@ def test_hierarchical_moves_images_and_texts_together(worker: ModuleType, batch:
     images, leaves = batch
     method, model = Hierarchical(text_eps=1e-3), worker.tree_model()
     select_trained(model, text=True)
-    frozen = frozen_copy(model)
+    frozen = Frozen(model)
     loss, terms = training_step(
         model, model, frozen, method, ATTACK, Threat(eps=EPS), images, leaves, torch.Generator().manual_seed(2)
     )
@@ -124,7 +124,7 @@ def test_parameters_are_frozen_in_the_attack_and_as_before_after_it(
     needed.clear()
     fails[0] = failing
     attack = _Watching(steps=1, best=False)
-    arguments = (model, model, frozen_copy(model), Hierarchical(), attack, Threat(eps=EPS), *batch, torch.Generator())
+    arguments = (model, model, Frozen(model), Hierarchical(), attack, Threat(eps=EPS), *batch, torch.Generator())
     if failing:
         with pytest.raises(RuntimeError, match="the attack failed"):
             training_step(*arguments)
@@ -154,7 +154,7 @@ def test_only_the_image_encoder_and_at_most_the_text_projection_are_trained(work
 def test_the_frozen_copy_is_the_model_as_it_was(worker: ModuleType) -> None:
     model, images = worker.tree_model(), torch.rand(3, 3, 4, 4)
     before = model(images)
-    frozen = frozen_copy(model)
+    frozen = Frozen(model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1.0)

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from robustree.checkpoint import UNFINISHED, remove_leftovers, weights_digest
 from robustree.lock import sole_writer
 from robustree.processes import noticing_lost_processes
+from robustree.training.acceleration import accelerated
 from robustree.training.errors import ChangedCourseWarning, NonFiniteError, NotEnoughMemoryError, out_of_memory
 from robustree.training.log import LOG, Log
-from robustree.training.order import Division, TrainingData, first_division, part_of_batch
+from robustree.training.order import Division, Part, TrainingData, first_division, part_of_batch
+from robustree.training.prefetch import Prefetch
 from robustree.training.recipe import Recipe
 from robustree.training.runtime import Runtime
 from robustree.training.state import STATE, Reached, adopt_state, load_state, save_state
@@ -27,6 +29,7 @@ from robustree.training.step import training_step
 from robustree.tree_model import Scores, TreeModel
 
 _LOCK = ".lock"
+_Place = tuple[int, Division, int]  # step, how its batch is divided, number of the part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,44 +114,58 @@ def _steps(
 ) -> None:
     raw.to(runtime.device)
     select_trained(raw, text=recipe.method.trains_text)
-    frozen = frozen_copy(raw)
+    frozen = Frozen(raw)
     trained = [p for p in raw.parameters() if p.requires_grad]
-    optimiser = _optimiser(raw, recipe)
+    optimiser = adamw(raw, recipe)
     identity = _identity(raw, recipe, data)
     step, division = _resumed(directory, raw, recipe, optimiser, identity, runtime)
     model = runtime.wrap(raw)
     log = Log(directory, step) if runtime.is_main else None
     halved = False
-    while step < recipe.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = group["factor"] * recipe.learning_rate(step)
-        optimiser.zero_grad()
-        logs = _gradient(model, raw, frozen, recipe, data, step, division, runtime)
-        if logs is None:
-            division = _halved(recipe, step, division, again=halved, announce=runtime.is_main)
-            halved = True
-            runtime.free_memory()
-            continue
-        logs["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(trained, 1.0))
-        means = runtime.mean(torch.tensor(list(logs.values()), device=runtime.device))
-        logs = dict(zip(logs, means.tolist(), strict=True))
-        if not math.isfinite(logs["loss"]) or not math.isfinite(logs["gradient_norm"]):
-            raise NonFiniteError(
-                f"the loss ({logs['loss']}) or the gradient norm ({logs['gradient_norm']}) was not finite "
-                f"at step {step + 1}; the weights are those of the step before: lower lr or the weights of the loss."
+    with ExitStack() as during:
+        during.enter_context(
+            accelerated(
+                raw.image_encoder,
+                frozen.model.image_encoder,
+                compiled=runtime.compiled,
+                activation_checkpointing=runtime.activation_checkpointing,
             )
-        optimiser.step()
-        logs["lr"] = recipe.learning_rate(step)
-        step += 1
-        report(Progress(step=step, steps=recipe.steps, images=recipe.batch_size, logs=logs))
-        halt = runtime.any(stop())
-        if log:
-            log.add(step, logs)
-            if step % save_every == 0 or step == recipe.steps or halt:
-                log.write()
-                save_state(directory, raw, optimiser, Reached(step=step, division=division), identity)
-        if halt:
-            break
+        )
+        parts = during.enter_context(
+            Prefetch[_Place, Part](lambda place: part_of_batch(recipe, data, *place, runtime.device))
+        )
+        while step < recipe.steps:
+            for group in optimiser.param_groups:
+                group["lr"] = group["factor"] * recipe.learning_rate(step)
+            optimiser.zero_grad()
+            terms = _gradient(model, raw, frozen, recipe, parts, step, division, runtime)
+            if terms is None:
+                division = _halved(recipe, step, division, again=halved, announce=runtime.is_main)
+                halved = True
+                runtime.free_memory()
+                continue
+            terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            # The one place of a step where the host waits for the device.
+            means = runtime.mean(torch.stack([value.float() for value in terms.values()])).tolist()
+            logs = dict(zip(terms, means, strict=True))
+            if not math.isfinite(logs["loss"]) or not math.isfinite(logs["gradient_norm"]):
+                raise NonFiniteError(
+                    f"the loss ({logs['loss']}) or the gradient norm ({logs['gradient_norm']}) was not finite "
+                    f"at step {step + 1}; the weights are those of the step before: lower lr or the weights of the "
+                    "loss."
+                )
+            optimiser.step()
+            logs["lr"] = recipe.learning_rate(step)
+            step += 1
+            report(Progress(step=step, steps=recipe.steps, images=recipe.batch_size, logs=logs))
+            halt = runtime.any(stop())
+            if log:
+                log.add(step, logs)
+                if step % save_every == 0 or step == recipe.steps or halt:
+                    log.write()
+                    save_state(directory, raw, optimiser, Reached(step=step, division=division), identity)
+            if halt:
+                break
     if step == recipe.steps and runtime.is_main:
         finish()
 
@@ -158,20 +175,21 @@ def _gradient(
     raw: TreeModel,
     frozen: Callable[[Tensor], Scores],
     recipe: Recipe,
-    data: TrainingData,
+    parts: Prefetch[_Place, Part],
     step: int,
     division: Division,
     runtime: Runtime,
-) -> dict[str, float] | None:
+) -> dict[str, Tensor] | None:
     """Add the gradient of one batch to the parameters, and return the means of this process's terms; None, in every
     process, where one of them ran out of memory."""
-    logs: dict[str, float] = {}
+    logs: dict[str, Tensor] = {}
     own = division.share(runtime.rank, runtime.world)
     full = False
     for number in own:
         last = number == own[-1]
         exchange = last and runtime.world > 1
-        part = part_of_batch(recipe, data, step, division, number, runtime.device)
+        following = (step, division, number + 1) if not last else (step + 1, division, own[0])
+        part = parts.get((step, division, number), then=following if following[0] < recipe.steps else None)
         share = recipe.batch_size / (len(part.leaves) * runtime.world)
         with runtime.accumulate(model, last=last):
             loss = None
@@ -179,7 +197,7 @@ def _gradient(
                 if not full:
                     loss, terms = training_step(model, raw, frozen, recipe.method, recipe.attack, recipe.threat, *part)
                     for name, value in ({"loss": loss.detach()} | terms).items():
-                        logs[name] = logs.get(name, 0.0) + float(value) / share
+                        logs[name] = logs.get(name, 0.0) + value.double() / share
                     if not exchange:
                         runtime.backward(loss / share)
             except RuntimeError as error:
@@ -261,19 +279,25 @@ def select_trained(raw: TreeModel, *, text: bool) -> None:
     raw.text_projection.requires_grad_(text)
 
 
-def _optimiser(raw: TreeModel, recipe: Recipe) -> torch.optim.Optimizer:
+def adamw(raw: TreeModel, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW with one group of images and one of texts; "factor" is a group's fraction of the learning rate."""
     parts = ((raw.image_encoder, 1.0), (raw.text_projection, recipe.text_lr))
     groups = [{"params": [p for p in part.parameters() if p.requires_grad], "factor": factor} for part, factor in parts]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=recipe.lr, weight_decay=recipe.weight_decay
+        [group for group in groups if group["params"]], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
 
 
-def frozen_copy(raw: TreeModel) -> Callable[[Tensor], Scores]:
-    """The model as it is now, without gradient: what FARE, PMG-AFT and AGFT compare with."""
-    still = copy.deepcopy(raw).requires_grad_(False).eval()
-    return torch.no_grad()(still)
+class Frozen(nn.Module):
+    """A copy of the model as it is now, without gradient: what FARE, PMG-AFT and AGFT compare with."""
+
+    def __init__(self, raw: TreeModel):
+        super().__init__()
+        self.model = copy.deepcopy(raw).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Scores:
+        return self.model(images)
 
 
 def _identity(raw: TreeModel, recipe: Recipe, data: TrainingData) -> str:

@@ -20,9 +20,12 @@ from robustree.processes import noticing_lost_processes
 class Runtime:
     """Where a run computes and how its processes agree."""
 
-    def __init__(self, *, cpu: bool = False) -> None:
-        """`cpu`: compute on the CPU even where there is a GPU."""
+    def __init__(self, *, cpu: bool = False, compiled: bool = False, activation_checkpointing: bool = False) -> None:
+        """`cpu`: compute on the CPU even where there is a GPU. `compiled`, `activation_checkpointing`: see
+        `training.acceleration`; like the number of processes they belong to no recipe and may change at a resume."""
         self._accelerator = Accelerator(cpu=cpu)
+        self.compiled = compiled
+        self.activation_checkpointing = activation_checkpointing
 
     @property
     def device(self) -> torch.device:
@@ -64,6 +67,8 @@ class Runtime:
 
     def any(self, flag: bool) -> bool:
         """Whether at least one process says so; every process asks at the same point, so that all stop together."""
+        if self.world == 1:
+            return flag  # without waiting for the device
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def differ(self, value: int) -> bool:
