@@ -1,8 +1,9 @@
-"""TeCoA and FARE as their authors' training loops run them, written from those loops' descriptions, for benchmarks/step.py.
+"""TeCoA and FARE as their authors' training loops run them, for benchmarks/step.py.
 
 TeCoA: Mao et al. 2023, `finetuning.py` and `attacks.py` of ZSRobust4FoundationModel. FARE: Schlarmann et al. 2024,
-`train/adversarial_training_clip.py` and `train/pgd_train.py` of RobustVLM. What decides their cost is kept (what is
-encoded when, what needs a gradient, which backward pass is made, what is asked of the device); nothing else is."""
+`train/adversarial_training_clip.py` and `train/pgd_train.py` of RobustVLM. Written from descriptions
+of these loops. What decides their cost is kept: what is encoded when, what needs a gradient, which backward pass is
+made, what is asked of the device."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Images (B, 3, H, W) in [0, 1], already normalised by nobody, and their classes (B,)."""
+    """Images (B, 3, H, W) in [0, 1] and their classes (B,)."""
 
     images: Tensor
     leaves: Tensor
@@ -78,8 +79,8 @@ def tecoa(
 def fare(
     clip: Any, images_of: Callable[[Any, Tensor], Tensor], batch: Batch, ascent: Ascent, texts: Tensor
 ) -> Callable[[], None]:
-    """One FARE step, without its evaluation: parameters keep their gradient in the attack, whose gradient is asked of the
-    images alone; the tuned model's clean images are encoded with a graph and used for logging only.
+    """One FARE step, without its evaluation: parameters keep needing gradients in the attack, which asks for that of
+    the images alone; the tuned model's clean images are encoded with a graph and used for logging only.
 
     `texts` (K, D): unit embeddings of all classes, for the accuracies that are logged."""
     tuned, original = copy.deepcopy(clip).requires_grad_(True), copy.deepcopy(clip).requires_grad_(False)

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from published_loops import Ascent, Batch, fare, tecoa
 from step_machine import extra_bytes, machine
-from step_page import write_page
+from step_page import PUBLISHED_FARE, PUBLISHED_TECOA, TEXTS_ONCE, write_page
 from torch import Tensor, nn
 
 from robustree.attacks import PGD, Threat
@@ -38,7 +38,7 @@ from robustree.taxonomy import Forest, TreeSource, build_forest
 from robustree.training import Recipe, training_step
 from robustree.training.acceleration import accelerated
 from robustree.training.cost import counted, matmul_peak, timed
-from robustree.training.loop import adamw, Frozen, select_trained
+from robustree.training.loop import Frozen, adamw, select_trained
 from robustree.tree_model import TEMPLATE, Scores, TreeModel, cosine_head, fill, matched_head
 from robustree.writing import write_whole
 
@@ -60,7 +60,6 @@ GEOMETRY: dict[str, dict[str, Any]] = {
     },
 }
 """What differs from transformers' defaults, which are ViT-B/32."""
-PUBLISHED_TECOA, PUBLISHED_FARE = "TeCoA, published loop", "FARE, published loop"
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class World:
             "HRFT, five trees": self.ours(Hierarchical(), Poincare(), self.forest),
             "FARE": self.ours(FARE(), Sphere(), flat),
             PUBLISHED_FARE: fare(self.clip, self.images_of, self.batch, ascent, embeddings),
-            "TeCoA, published loop, texts once": tecoa(*published, [], embeddings, self.batch, ascent),
+            TEXTS_ONCE: tecoa(*published, [], embeddings, self.batch, ascent),
             PUBLISHED_TECOA: tecoa(*published, prompts[:again], embeddings[again:], self.batch, ascent),
         }
 
@@ -195,18 +194,15 @@ def two_thousand_nodes() -> Forest:
         middle = [{f"{name} low {5 * k + j}": groups[5 * k + j] for j in range(5)} for k in range(32)]
         return TreeSource(
             name,
-            {
-                f"{name} top {k}": {f"{name} mid {4 * k + j}": middle[4 * k + j] for j in range(4)}
-                for k in range(8)
-            },
+            {f"{name} top {k}": {f"{name} mid {4 * k + j}": middle[4 * k + j] for j in range(4)} for k in range(8)},
         )
 
     return build_forest(leaves, [tree(f"tree{number}", 37 * number) for number in range(5)])
 
 
 def hierarchical_part(setting: Setting, *, dimensions: int = 512, batch_size: int = 256) -> dict[str, Any]:
-    """Seconds of all that HRFT adds to the encoder in one step of 256 images and 2000 nodes: distances, the objective of
-    every attack step with its gradient, and the loss with its own, HypAvg included."""
+    """Seconds of all that HRFT adds to the encoder in one step of 256 images and 2000 nodes: distances, the objective
+    of every attack step with its gradient, and the loss with its own, HypAvg included."""
     forest = two_thousand_nodes()
     draw = torch.Generator().manual_seed(0)
     points = (torch.randn(batch_size, dimensions, generator=draw) / dimensions**0.5).to(setting.device)

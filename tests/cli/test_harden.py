@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,29 @@ def test_options_reach_the_recipe(run: Run, hardening: list[object], tmp_path: P
     assert (recipe["attack"]["steps"], recipe["steps"], recipe["method"]["vic"]) == (1, 1, 0.5)
     assert recipe["space"] == {"kind": "poincare", "curvature": 0.1}
     assert recipe["method"]["train_text"] is False
+
+
+def test_how_a_run_computes_is_no_part_of_it_and_its_end_says_what_it_cost(
+    run: Run, hardening: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["harden", "tecoa", *hardening]
+    line = run(*words[:-3], tmp_path / "plain", "--device", "cpu").out.splitlines()[1]
+    assert re.fullmatch(
+        r"cost {12}[\d,.]+ images/s, 0\.\d GFLOP an image, \d+% of the matmul peak, peak memory \d+\.\d GB", line
+    )
+    asked: list[dict[str, bool]] = []
+
+    def accelerated(*encoders: Any, **how: bool) -> Any:
+        asked.append(how)
+        return nullcontext()
+
+    assert run(*words, "--activation-checkpointing").code == 0
+    monkeypatch.setattr(loop, "accelerated", accelerated)
+    assert run(*words[:-3], tmp_path / "compiled", "--device", "cpu", "--compile").code == 0
+    assert asked == [{"compiled": True, "activation_checkpointing": False}]
+    for file in ("model.safetensors", "robustree.json", "log.csv"):
+        whole = (tmp_path / "plain" / file).read_bytes()
+        assert all((tmp_path / name / file).read_bytes() == whole for name in ("run", "compiled"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robustree.attacks import PGD, ImageNoise, Threat
 from robustree.geometry import Sphere
-from robustree.methods import Adversarial, Context, Hierarchical, TeCoA
+from robustree.methods import AGFT, FARE, PMGAFT, Adversarial, Context, Hierarchical, TeCoA
 from robustree.training import frozen_parameters, training_step
 from robustree.training.loop import Frozen, select_trained
 
@@ -149,6 +149,17 @@ def test_only_the_image_encoder_and_at_most_the_text_projection_are_trained(work
         select_trained(model, text=text)
         names = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
         assert names == ({"image_encoder", "text_projection"} if text else {"image_encoder"})
+
+
+@pytest.mark.parametrize(("method", "passes"), [(FARE(), 1), (AGFT(), 1), (PMGAFT(), 1), (TeCoA(), 0)])
+def test_the_frozen_model_sees_the_same_images_once(
+    worker: ModuleType, batch: tuple[Tensor, Tensor], method: Any, passes: int
+) -> None:
+    model = worker.tree_model(Sphere())
+    frozen, seen = Frozen(model), []
+    frozen.model.register_forward_pre_hook(lambda *_: seen.append(1))
+    training_step(model, model, frozen, method, ATTACK, Threat(eps=EPS), *batch, torch.Generator().manual_seed(2))
+    assert len(seen) == passes
 
 
 def test_the_frozen_copy_is_the_model_as_it_was(worker: ModuleType) -> None:

@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 def accelerated(*encoders: nn.Module, compiled: bool = False, activation_checkpointing: bool = False) -> Iterator[None]:
     """Encoders that compute otherwise inside the block, and as before after it; their weights stay where they are.
 
-    `compiled`: by `torch.compile`, one graph for each need of gradients (pixels in the attack, weights in the loss, none
-    in an audit), whatever their order. `activation_checkpointing`: every layer keeps its input alone for the backward
-    pass, also of the attack, and computes the rest again (Chen et al. 2016, arXiv 1604.06174).
+    `compiled`: by `torch.compile`, one graph for each need of gradients (of pixels in the attack, of weights in the
+    loss, none in an audit), whatever their order. `activation_checkpointing`: every layer keeps its input alone for the
+    backward pass, also of the attack, and computes the rest again (Chen et al. 2016, arXiv 1604.06174).
 
     Raises:
         ValueError: an encoder has no list of layers to compute again.

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -20,7 +19,7 @@ from robustree.training.recipe import Recipe
 from robustree.training.step import training_step
 from robustree.tree_model import Precision, TreeModel
 
-_SIDE, _REPEATS = 2048, 5
+_SIDE, _REPEATS = 1024, 5
 
 
 class Operations(TorchDispatchMode):
@@ -71,7 +70,7 @@ def operations_an_image(raw: TreeModel, recipe: Recipe, side: int) -> float:
 def matmul_peak(device: torch.device, precision: Precision) -> float:
     """Floating-point operations a second of square matrix products on `device`, the best of five."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    side = _SIDE if device.type == "cpu" else 4 * _SIDE
+    side = _SIDE if device.type == "cpu" else 8 * _SIDE
     left, right = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / min(timed(lambda: left @ right, device) for _ in range(_REPEATS + 1))
 

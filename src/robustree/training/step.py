@@ -28,7 +28,7 @@ def training_step(
 
     `model` and `raw` are the same weights, wrapped for distribution and not: the attack uses `raw`, the loss `model`.
     """
-    context = Context(images, leaves, raw.forest, raw.head, frozen, model)
+    context = Context(images, leaves, raw.forest, raw.head, remembering(frozen), model)
     inputs, threats = threatened(method, raw, images, threat)
     with frozen_parameters(raw):
         attacked = [
@@ -44,6 +44,20 @@ def threatened(
     if method.text_threat is None:
         return (images,), (threat,)
     return (images, raw.text_shift()), (threat, method.text_threat)
+
+
+def remembering(frozen: Callable[[Tensor], Scores]) -> Callable[[Tensor], Scores]:
+    """`frozen`, computed once for the same tensor: an attack's goal and the loss both ask for the clean images."""
+    known: list[tuple[Tensor, Scores]] = []
+
+    def ask(images: Tensor) -> Scores:
+        for seen, scores in known:
+            if seen is images:
+                return scores
+        known.append((images, frozen(images)))
+        return known[-1][1]
+
+    return ask
 
 
 @contextmanager
