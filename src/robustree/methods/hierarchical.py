@@ -151,9 +151,9 @@ class Hierarchical:
             own = -scores.nodes.gather(1, context.leaves[:, None])[:, 0] / context.head.scale
             terms["vic"] = F.relu(own - self.vic_bound).mean()
         if self.gap_label:
-            terms["gap_label"] = torch.stack(
-                [self._label_gap(context, scores, tree.name) for tree in context.forest.trees]
-            ).mean()
+            depth = context.head.space.depth(scores.prototypes)
+            gaps = [self._label_gap(context.forest, depth, tree.name) for tree in context.forest.trees]
+            terms["gap_label"] = torch.stack(gaps).mean()
         if self.gap_image:
             terms["gap_image"] = torch.stack(
                 [self._image_gap(context, scores, tree.name) for tree in context.forest.trees]
@@ -169,9 +169,8 @@ class Hierarchical:
             context.forest, context.head, context.leaves, self.parents, self.negatives, self.linear_weights
         )
 
-    def _label_gap(self, context: Context, scores: Scores, tree: str) -> Tensor:
-        parents, children = edges(context.forest, tree, scores.points.device)
-        depth = context.head.space.depth(scores.prototypes)
+    def _label_gap(self, forest: Forest, depth: Tensor, tree: str) -> Tensor:
+        parents, children = edges(forest, tree, depth.device)
         return F.relu(depth[parents] - depth[children] + self.gap_margin).mean()
 
     def _image_gap(self, context: Context, scores: Scores, tree: str) -> Tensor:

@@ -63,6 +63,7 @@ def _level(cuts: tuple[Cut, ...], number: int, negatives: Negatives, linear: boo
     )
 
 
+@lru_cache(maxsize=64)
 def edges(forest: Forest, tree: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Parents (E,) and children (E,) of all edges between consecutive levels of a tree, as forest nodes."""
     cuts = tree_cuts(forest, tree)
