@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import Setting, World
+from step import CLOCKS, Setting, World
 from step_machine import extra_bytes, machine
 from torch import Tensor, nn
 
@@ -30,12 +30,20 @@ from robustree.training.loop import select_trained
 from robustree.tree_model import TreeModel
 from robustree.writing import write_whole
 
-WAYS = ("as it is", "eager attention", "channels last", "bf16", "bf16, eager attention", "activation checkpointing")
+WAYS = (
+    "as it is",
+    "eager attention",
+    "channels last",
+    "bf16",
+    "bf16, eager attention",
+    "activation checkpointing",
+    "compiled",
+)
 
 
 @contextmanager
 def computed(way: str, world: World, model: TreeModel) -> Iterator[None]:
-    """The shared encoder, made to compute in one of the `WAYS`, or compiled."""
+    """The shared encoder, made to compute in one of the `WAYS`."""
     patches = world.clip.vision_model.embeddings.patch_embedding
     model.precision = "bf16" if "bf16" in way else "fp32"
     if "eager attention" in way:
@@ -60,9 +68,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--without-compile", action="store_true")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="as in step.py")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
     device: torch.device = options.device
+    clock = CLOCKS[options.clock]
     world = World(
         Setting(
             model="ViT-B/32",
@@ -74,6 +84,7 @@ def main() -> None:
             precision="fp32",
             compile=False,
             activation_checkpointing=False,
+            clock=options.clock,
         )
     )
     model = world.tree_model(world.forest.select(()), Sphere())
@@ -86,14 +97,13 @@ def main() -> None:
         loss, _ = training_step(model, model, model, *rest, torch.Generator().manual_seed(0))
         return list(torch.autograd.grad(loss, trained))
 
-    ways = WAYS if options.without_compile else (*WAYS, "compiled")
     plain = gradients()
     largest = max(float(value.abs().max()) for value in plain)
     rows: dict[str, dict[str, Any]] = {}
-    for way in ways:
+    for way in options.ways:
         with computed(way, world, model):
             found: list[Tensor] = []
-            first = timed(lambda found=found: found.extend(gradients()), device)
+            first = timed(lambda found=found: found.extend(gradients()), device, clock)
             difference = max(float((a - b).abs().max()) for a, b in zip(found, plain, strict=True)) / largest
             del found
             held = extra_bytes(gradients, device)
@@ -105,18 +115,18 @@ def main() -> None:
     for step in steps.values():
         step()
     for number in range(options.rounds):
-        for way in ways:
+        for way in options.ways:
             with computed(way, world, model):
-                rows[way]["seconds"].append(timed(gradients, device))
+                rows[way]["seconds"].append(timed(gradients, device, clock))
         for name, step in steps.items():
-            updates.setdefault(name, []).append(timed(step, device))
+            updates.setdefault(name, []).append(timed(step, device, clock))
         print(f"round {number + 1} of {options.rounds}", flush=True)
     content = {
-        "command": f"python benchmarks/step_options.py --batch-size {options.batch_size} --rounds {options.rounds}",
         "machine": machine(device),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "batch_size": options.batch_size,
+        "clock": options.clock,
         "ways": rows,
         "adamw": updates,
     }

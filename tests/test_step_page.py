@@ -29,5 +29,5 @@ def test_the_tables_are_those_of_the_json(page: ModuleType) -> None:
 
 def test_ratios_are_taken_within_rounds(page: ModuleType) -> None:
     """A row that was left out of every second round is compared with the rounds that it was in."""
-    rows = {"slow": {"wall": [20.0, 60.0]}, "quick": {"wall": [10.0, 99.0, 20.0]}}
+    rows = {"slow": {"seconds": [20.0, 60.0]}, "quick": {"seconds": [10.0, 99.0, 20.0]}}
     assert page.ratios({"rows": rows}, "slow", "quick") == [2.0, 3.0]

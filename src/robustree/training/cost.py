@@ -67,22 +67,22 @@ def operations_an_image(raw: TreeModel, recipe: Recipe, side: int) -> float:
     return (one + (part - 1) * (two - one)) / part
 
 
-def matmul_peak(device: torch.device, precision: Precision) -> float:
+def matmul_peak(device: torch.device, precision: Precision, clock: Callable[[], float] = time.perf_counter) -> float:
     """Floating-point operations a second of square matrix products on `device`, the best of five."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side = _SIDE if device.type == "cpu" else 8 * _SIDE
     left, right = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / min(timed(lambda: left @ right, device) for _ in range(_REPEATS + 1))
+    return 2 * side**3 / min(timed(lambda: left @ right, device, clock) for _ in range(_REPEATS + 1))
 
 
-def timed(work: Callable[[], object], device: torch.device) -> float:
+def timed(work: Callable[[], object], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of a call, the work that it leaves to a GPU included."""
     wait: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
-    started = time.perf_counter()
+    started = clock()
     work()
     wait()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def peak_memory(device: torch.device) -> int:
