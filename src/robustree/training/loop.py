@@ -74,10 +74,10 @@ def train(
     runtime = runtime or Runtime()
     if len(data.leaves) < recipe.batch_size:
         raise ValueError(f"the data has {len(data.leaves)} images; a batch has {recipe.batch_size}: lower batch_size.")
-    with _own_directory(directory, runtime):
+    with _own_directory(directory, runtime), ExitStack() as during:
         raw.precision = recipe.precision
         try:
-            _steps(raw, recipe, data, directory, runtime, save_every, report, stop, finish)
+            _steps(raw, recipe, data, directory, runtime, save_every, report, stop, finish, during)
         finally:
             raw.precision = "fp32"
         runtime.wait()
@@ -111,6 +111,7 @@ def _steps(
     report: Callable[[Progress], None],
     stop: Callable[[], bool],
     finish: Callable[[], None],
+    during: ExitStack,
 ) -> None:
     raw.to(runtime.device)
     select_trained(raw, text=recipe.method.trains_text)
@@ -122,50 +123,48 @@ def _steps(
     model = runtime.wrap(raw)
     log = Log(directory, step) if runtime.is_main else None
     halved = False
-    with ExitStack() as during:
-        during.enter_context(
-            accelerated(
-                raw.image_encoder,
-                frozen.model.image_encoder,
-                compiled=runtime.compiled,
-                activation_checkpointing=runtime.activation_checkpointing,
+    during.enter_context(
+        accelerated(
+            raw.image_encoder,
+            frozen.model.image_encoder,
+            compiled=runtime.compiled,
+            activation_checkpointing=runtime.activation_checkpointing,
+        )
+    )
+    parts = during.enter_context(
+        Prefetch[_Place, Part](lambda place: part_of_batch(recipe, data, *place, runtime.device))
+    )
+    while step < recipe.steps:
+        for group in optimiser.param_groups:
+            group["lr"] = group["factor"] * recipe.learning_rate(step)
+        optimiser.zero_grad()
+        terms = _gradient(model, raw, frozen, recipe, parts, step, division, runtime)
+        if terms is None:
+            division = _halved(recipe, step, division, again=halved, announce=runtime.is_main)
+            halved = True
+            runtime.free_memory()
+            continue
+        terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        # The one place of a step where the host waits for the device.
+        means = runtime.mean(torch.stack([value.float() for value in terms.values()])).tolist()
+        logs = dict(zip(terms, means, strict=True))
+        if not math.isfinite(logs["loss"]) or not math.isfinite(logs["gradient_norm"]):
+            raise NonFiniteError(
+                f"the loss ({logs['loss']}) or the gradient norm ({logs['gradient_norm']}) was not finite "
+                f"at step {step + 1}; the weights are those of the step before: lower lr or the weights of the loss."
             )
-        )
-        parts = during.enter_context(
-            Prefetch[_Place, Part](lambda place: part_of_batch(recipe, data, *place, runtime.device))
-        )
-        while step < recipe.steps:
-            for group in optimiser.param_groups:
-                group["lr"] = group["factor"] * recipe.learning_rate(step)
-            optimiser.zero_grad()
-            terms = _gradient(model, raw, frozen, recipe, parts, step, division, runtime)
-            if terms is None:
-                division = _halved(recipe, step, division, again=halved, announce=runtime.is_main)
-                halved = True
-                runtime.free_memory()
-                continue
-            terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            # The one place of a step where the host waits for the device.
-            means = runtime.mean(torch.stack([value.float() for value in terms.values()])).tolist()
-            logs = dict(zip(terms, means, strict=True))
-            if not math.isfinite(logs["loss"]) or not math.isfinite(logs["gradient_norm"]):
-                raise NonFiniteError(
-                    f"the loss ({logs['loss']}) or the gradient norm ({logs['gradient_norm']}) was not finite "
-                    f"at step {step + 1}; the weights are those of the step before: lower lr or the weights of the "
-                    "loss."
-                )
-            optimiser.step()
-            logs["lr"] = recipe.learning_rate(step)
-            step += 1
-            report(Progress(step=step, steps=recipe.steps, images=recipe.batch_size, logs=logs))
-            halt = runtime.any(stop())
-            if log:
-                log.add(step, logs)
-                if step % save_every == 0 or step == recipe.steps or halt:
-                    log.write()
-                    save_state(directory, raw, optimiser, Reached(step=step, division=division), identity)
-            if halt:
-                break
+        optimiser.step()
+        logs["lr"] = recipe.learning_rate(step)
+        step += 1
+        report(Progress(step=step, steps=recipe.steps, images=recipe.batch_size, logs=logs))
+        halt = runtime.any(stop())
+        if log:
+            log.add(step, logs)
+            if step % save_every == 0 or step == recipe.steps or halt:
+                log.write()
+                save_state(directory, raw, optimiser, Reached(step=step, division=division), identity)
+        if halt:
+            break
     if step == recipe.steps and runtime.is_main:
         finish()
 
