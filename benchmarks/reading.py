@@ -29,8 +29,8 @@ from robustree.training import Recipe, Runtime, harden, loop
 from robustree.training.prefetch import Key, Made, Prefetch
 from robustree.writing import write_whole
 
-CLASSES, EACH, SIDE, REPEATS = ("fox", "cat", "owl", "pear"), 64, 512, 5
-RECIPE = Recipe(method=TeCoA(), attack=PGD(steps=3, step_size=0.5, best=False), steps=6, batch_size=64)
+CLASSES, EACH, SIDE, REPEATS = ("fox", "cat", "owl", "pear"), 64, 512, 3
+RECIPE = Recipe(method=TeCoA(), attack=PGD(steps=3, step_size=0.5, best=False), steps=4, batch_size=64)
 
 
 class WhenNeeded(Prefetch[Key, Made]):

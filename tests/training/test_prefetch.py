@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustree.data.decoding import decode, png_bytes
 from robustree.training import Progress, train
 from robustree.training.order import first_division, part_of_batch
 from robustree.training.prefetch import Prefetch
@@ -51,6 +52,19 @@ def test_an_error_is_raised_where_its_result_is_asked_for() -> None:
         with pytest.raises(ZeroDivisionError):
             ahead.get(0, then=None)
         assert ahead.get(1, then=0) == 1  # and what nobody asks for disturbs nobody
+
+
+def test_reading_in_a_thread_leaves_the_filters_of_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They belong to all threads: the main one may be inside a block of its own that ignores a warning."""
+    content = png_bytes(torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)))
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("the filters of another thread would be put back")
+
+    here = decode(content, "image")
+    monkeypatch.setattr("robustree.data.decoding.warnings.catch_warnings", refused)
+    with Prefetch(lambda name: decode(content, name)) as ahead:
+        assert torch.equal(ahead.get("image", then=None), here)
 
 
 def test_an_image_that_cannot_be_read_ends_the_run_at_its_step(worker: ModuleType, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Protocol
 
 import numpy as np
@@ -87,7 +88,13 @@ def decode(content: bytes, name: str, *, resolution: int | None = None) -> Tenso
 
 @contextmanager
 def _large_images() -> Iterator[None]:
-    """Pillow does not warn of images that it still reads: the limit here is ours, and an error."""
+    """Pillow does not warn of images that it still reads: the limit here is ours, and an error.
+
+    What is warned of is settled for all threads at once, so threads that read ahead leave it alone: there it warns.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
