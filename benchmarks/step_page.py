@@ -52,8 +52,8 @@ def _section(title: str, found: Mapping[str, Any]) -> str:
     lines = [
         f"## {title}, {steps} attack steps",
         "",
-        f"{found['machine']}; torch {found['torch']}, threads: {found['threads']}, {setting['clock']} seconds. Matrix products reach "
-        f"{peak / 1e9:,.0f} GFLOP/s (median of {len(found['matmul_peak'])} rounds, range "
+        f"{found['machine']}; torch {found['torch']}, threads: {found['threads']}, {setting['clock']} seconds. "
+        f"Matrix products reach {peak / 1e9:,.0f} GFLOP/s (median of {len(found['matmul_peak'])} rounds, range "
         f"{_range([value / 1e9 for value in found['matmul_peak']], '.0f')}).",
         "",
         "| | seconds a step: median (range) | rounds | images/s | TFLOP a step | of the matmul peak "
