@@ -79,7 +79,7 @@ class Options(Generic[Method]):
     warmup: float = Recipe.warmup
     """Fraction of the steps over which the learning rate rises."""
     compile: bool = False
-    """Compile the image encoder: minutes at first, faster steps afterwards, the same result but for rounding."""
+    """Compile the image encoder, which takes minutes at first; the same result but for rounding."""
     activation_checkpointing: bool = False
     """Keep the layers' inputs alone and compute the rest again: less memory, slower, the same result."""
     precision: Precision = Recipe.precision
