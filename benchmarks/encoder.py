@@ -53,12 +53,12 @@ AUDITED = ("wordnet", "kind")
 BASE = Recipe(
     method=TeCoA(),
     threat=THREAT,
-    attack=PGD(steps=2, step_size=0.75, best=False),
-    steps=40,
-    batch_size=32,
-    lr=1e-3,
+    attack=PGD(steps=1, step_size=1.25, best=False),
+    steps=200,
+    batch_size=16,
+    lr=1e-4,
 )
-RATES = (1e-3, 3e-4, 3e-3)
+RATES = (1e-4, 3e-4)
 
 
 def settings() -> dict[str, tuple[Recipe | None, tuple[str, ...]]]:

@@ -5,8 +5,8 @@
 ConSE at several temperatures, the same without its softmax, and a ridge map W = (X'X + c I)^-1 X'Y from features to
 the embedding of the class's prompt, on 2,000 training photographs (10 of each of the 200 classes). ConSE and the linear
 map see no photograph; the ridge is fitted to the photographs with even numbers of 150 classes and measured on all those
-with odd numbers. *Leaf*: right among all 200 classes; *levels*: mean over the 18 levels of the five trees, read by their own
-prompts; *new*: photographs of the 50 other classes, right among those 50."""
+with odd numbers. *Leaf*: right among all 200 classes; *levels*: mean over the 18 levels of the five trees, read by
+their own prompts; *new*: photographs of the 50 other classes, right among those 50."""
 
 from __future__ import annotations
 

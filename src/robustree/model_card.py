@@ -83,7 +83,12 @@ def _metadata(content: Mapping[str, Any]) -> str:
         license=licence or "other",
         library_name="transformers" if _opens_in_transformers(content) else None,
         pipeline_tag=_TASK,
-        tags=["robustree", *(["clip"] if _opens_in_transformers(content) else []), "adversarial-robustness", "hierarchical-classification"],
+        tags=[
+            "robustree",
+            *(["clip"] if _opens_in_transformers(content) else []),
+            "adversarial-robustness",
+            "hierarchical-classification",
+        ],
         base_model=base if is_repository(base) else None,
         model_name=_title(content) if results else None,
         eval_results=results,

