@@ -36,19 +36,26 @@ def transferred(rows: Sequence[Mapping[str, Any]], forest: Forest) -> dict[str, 
 
 
 def write_page(content: Mapping[str, Any], methods: Sequence[str], seeds: Sequence[int]) -> None:
-    """Put the tables between their marks in encoder.md."""
+    """Put the tables between their marks in encoder.md, over the seeds for which every method is there."""
     rows = content["rows"]
-    parts = {group: accuracies(rows, group, methods, seeds) for group in ("seen", "unseen")}
-    parts |= {f"{group} differences": differences(rows, group, seeds) for group in ("seen", "unseen")}
-    parts["transfer"] = transfer(content["transfer"], methods, seeds)
+    whole = complete(rows, methods, seeds)
+    parts = {group: accuracies(rows, group, methods, whole) for group in ("seen", "unseen")}
+    parts |= {f"{group} differences": differences(rows, group, whole) for group in ("seen", "unseen")}
+    parts["transfer"] = transfer(content["transfer"], methods, complete(content["transfer"], methods, seeds))
     parts["sweep"] = sweep(content["sweep"])
     text = PAGE.read_text(encoding="utf-8")
     for name, lines in parts.items():
         start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        if start not in text:
+            continue
         before, _, rest = text.partition(start)
         text = before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
         print("\n".join([name, *lines]))
     write_whole(PAGE, text)
+
+
+def complete(rows: Mapping[str, Any], methods: Sequence[str], seeds: Sequence[int]) -> list[int]:
+    return [seed for seed in seeds if all(f"{name}-{seed}" in rows for name in methods)]
 
 
 def _head(first: str, columns: Sequence[str]) -> list[str]:
@@ -57,6 +64,8 @@ def _head(first: str, columns: Sequence[str]) -> list[str]:
 
 
 def _cell(values: Sequence[float], sign: str = "") -> str:
+    if len(values) == 1:
+        return f"{100 * values[0]:{sign}.1f}"
     centre, half = interval([100 * value for value in values])
     return f"{centre:{sign}.1f} ± {half:.1f}"
 

@@ -141,7 +141,11 @@ def test_a_checkpoint_gives_the_same_scores_and_tells_how_to_open_it(
     again = load_checkpoint(tmp_path / "hardened").tree_model
     assert torch.equal(again(images).nodes, tree_model(images).nodes)
     card = (tmp_path / "hardened" / "README.md").read_text()
-    assert "No class of transformers opens it" in card and "library_name" not in card and "A dual encoder made robust" in card
+    assert (
+        "No class of transformers opens it" in card
+        and "library_name" not in card
+        and "A dual encoder made robust" in card
+    )
 
 
 @pytest.mark.parametrize(
