@@ -59,7 +59,7 @@ BASE = Recipe(
     batch_size=16,
     lr=1e-4,
 )
-RATES = (1e-4, 3e-4)
+RATES = (1e-4, 3e-5)
 
 
 def settings() -> dict[str, tuple[Recipe | None, tuple[str, ...]]]:
@@ -179,7 +179,7 @@ def table() -> None:
             "unseen": list(split()[1].names),
             "images": IMAGES,
             "training": "photographs of the training file without the ones held back",
-            "tuning": f"on {IMAGES['seen']} of the {HELD_BACK} training photographs a class that are held back",
+            "tuning": f"one learning rate for all; sweep: {IMAGES['seen']} of the {HELD_BACK} photographs a class held back",
             "transfer": f"PGD-20 in full length on the leaf and the WordNet levels, {TRANSFER} photographs a seed",
             "intervals": "95 % t intervals over seeds",
         },

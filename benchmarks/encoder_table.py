@@ -41,7 +41,8 @@ def write_page(content: Mapping[str, Any], methods: Sequence[str], seeds: Sequen
     whole = complete(rows, methods, seeds)
     parts = {group: accuracies(rows, group, methods, whole) for group in ("seen", "unseen")}
     parts |= {f"{group} differences": differences(rows, group, whole) for group in ("seen", "unseen")}
-    parts["transfer"] = transfer(content["transfer"], methods, complete(content["transfer"], methods, seeds))
+    if attacked := complete(content["transfer"], methods, seeds):
+        parts["transfer"] = transfer(content["transfer"], methods, attacked)
     parts["sweep"] = sweep(content["sweep"])
     text = PAGE.read_text(encoding="utf-8")
     for name, lines in parts.items():
