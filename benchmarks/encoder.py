@@ -179,7 +179,7 @@ def table() -> None:
             "unseen": list(split()[1].names),
             "images": IMAGES,
             "training": "photographs of the training file without the ones held back",
-            "tuning": f"one learning rate for all; sweep: {IMAGES['seen']} of the {HELD_BACK} photographs a class held back",
+            "tuning": f"one rate for all; sweep: {IMAGES['seen']} of the {HELD_BACK} photographs a class held back",
             "transfer": f"PGD-20 in full length on the leaf and the WordNet levels, {TRANSFER} photographs a seed",
             "intervals": "95 % t intervals over seeds",
         },
