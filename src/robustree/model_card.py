@@ -61,6 +61,7 @@ def _card(forest: Forest, content: Mapping[str, Any]) -> str:
         title=_title(content),
         data=Path(record["data"]).name if "data" in record else None,
         figures=content.get("figures"),
+        transformers=_opens_in_transformers(content),
         leaf_count=forest.leaf_count,
         trees=[{"name": name, "sizes": levels, "drawing": _drawing(name)} for name, levels in sizes.items()],
         method=_METHODS.get(kind, kind),
@@ -80,9 +81,14 @@ def _metadata(content: Mapping[str, Any]) -> str:
     results = list(_results(figures)) if figures else None
     return ModelCardData(
         license=licence or "other",
-        library_name="transformers",
+        library_name="transformers" if _opens_in_transformers(content) else None,
         pipeline_tag=_TASK,
-        tags=["robustree", "clip", "adversarial-robustness", "hierarchical-classification"],
+        tags=[
+            "robustree",
+            *(["clip"] if _opens_in_transformers(content) else []),
+            "adversarial-robustness",
+            "hierarchical-classification",
+        ],
         base_model=base if is_repository(base) else None,
         model_name=_title(content) if results else None,
         eval_results=results,
@@ -111,6 +117,11 @@ def _results(figures: Mapping[str, Any]) -> Iterator[EvalResult]:
 def _kind(content: Mapping[str, Any]) -> str:
     """The name of the method that the record tells."""
     return content["record"].get("recipe", {}).get("method", {}).get("kind", "robustree")
+
+
+def _opens_in_transformers(content: Mapping[str, Any]) -> bool:
+    """Whether the weights lie in transformers' layout; checkpoints from before files were listed do."""
+    return "config.json" in content.get("files", ("config.json",))
 
 
 def _title(content: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,12 @@ class Preprocessing:
     std: tuple[float, float, float]
     crop: bool = True
     interpolation: Interpolation = "bicubic"
+
+
+class Pooled(NamedTuple):
+    """What a tower returns, under the name that transformers' towers have for it."""
+
+    pooler_output: Tensor
 
 
 class ImageEncoder(nn.Module):

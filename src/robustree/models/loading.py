@@ -1,6 +1,7 @@
 """`load`: one way in for every layout that a model can lie in.
 
 "nano"                             the built-in model
+"efficientnet-minilm"              a pretrained encoder from pip packages, with the extra [efficientnet-minilm]
 a directory with config.json       Hugging Face's layout (a hardened checkpoint too)
 a directory with open_clip_config.json, or a weights file    OpenAI's and open_clip's layouts
 owner/name                         either of the two at the hub
@@ -13,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from robustree.models import hub, open_clip_library
+from robustree.models.efficientnet_minilm import is_assembled, load_assembled
 from robustree.models.encoder import VisionLanguageModel
 from robustree.models.huggingface import KINDS, Parts, adapt, read_huggingface
 from robustree.models.openclip_format import FILES, find_weights, read_openclip
@@ -22,7 +24,8 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.t
 
 
 def load(name: str) -> VisionLanguageModel:
-    """The model that `name` says: "nano", a directory, a weights file, a hub id, or "open_clip:MODEL/TAG".
+    """The model that `name` says: "nano", "efficientnet-minilm", a directory, a weights file, a hub id, or
+    "open_clip:MODEL/TAG".
 
     Raises:
         ValueError: nothing is there, the architecture is not supported, a tensor or the tokenizer is missing or does
@@ -31,6 +34,8 @@ def load(name: str) -> VisionLanguageModel:
     """
     if name.startswith(open_clip_library.PREFIX):
         return open_clip_library.load_from_library(name.removeprefix(open_clip_library.PREFIX))
+    if is_assembled(name):
+        return load_assembled(name)
     try:
         parts = read(name)
     except NotPlainError:
@@ -41,11 +46,13 @@ def load(name: str) -> VisionLanguageModel:
 
 
 def read(name: str) -> Parts:
-    """As `load`, not yet taken apart, and without the open_clip library.
+    """As `load`, not yet taken apart: CLIP and SigLIP alone, and without the open_clip library.
 
     Raises:
         ValueError: as `load`.
     """
+    if is_assembled(name):
+        raise ValueError(f"{name!r} is no CLIP, so there is no other layout for it: give a CLIP.")
     path = nano_directory() if name == "nano" else Path(name)
     if path.is_file():
         return read_openclip(path)

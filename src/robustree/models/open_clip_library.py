@@ -9,13 +9,13 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from robustree.models.encoder import ImageEncoder, VisionLanguageModel
+from robustree.models.encoder import ImageEncoder, Pooled, VisionLanguageModel
 from robustree.models.openclip_config import preprocessing_record, read_preprocessing
 from robustree.models.openclip_format import WEIGHTS
 from robustree.models.openclip_geometry import CONFIG
@@ -69,10 +69,6 @@ def load_from_library(name: str) -> VisionLanguageModel:
     )
 
 
-class _Output(NamedTuple):
-    pooler_output: Tensor
-
-
 class _Tower(nn.Module):
     """An image tower of open_clip behind the call of transformers' towers."""
 
@@ -81,8 +77,8 @@ class _Tower(nn.Module):
         self.visual = model.visual
         self._encode: Callable[..., Tensor] = model.encode_image  # type: ignore[assignment]
 
-    def forward(self, pixel_values: Tensor) -> _Output:
-        return _Output(self._encode(pixel_values, normalize=False))
+    def forward(self, pixel_values: Tensor) -> Pooled:
+        return Pooled(self._encode(pixel_values, normalize=False))
 
 
 def _open(name: str) -> tuple[Any, dict[str, Any]]:
