@@ -5,14 +5,16 @@ Processes are forked after the imports, which take seconds, so that many of them
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
 import socket
 import sys
+import tarfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustree import data
 from robustree.attacks import PGD, Threat
 from robustree.checkpoint import weights_digest
 from robustree.geometry import Poincare, Space, Sphere
@@ -103,6 +106,41 @@ class Pictures:
         images = 0.6 * colours[self.leaves[index]] + 0.2 * grain[index]
         images = images + self.strength * torch.rand(images.shape, generator=generator)
         return images * torch.nan if len(self.seen) == self.spoil_at else images
+
+
+class Streamed:
+    """22 noisy pictures in three tars, read through a window; `seen` records the images asked for."""
+
+    def __init__(self, root: Path, labels: Sequence[int]):
+        if not root.exists():
+            _write_tars(root, labels)
+        self._data = data.Streamed(data.open_shards(root, LEAVES, window=8), SIDE)
+        self.leaves, self.counts = self._data.leaves, self._data.counts
+        self.fingerprint = self._data.fingerprint
+        self.seen: list[list[int]] = []
+
+    def images(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        self.seen.append(index.tolist())
+        return self._data.images(index, generator)
+
+
+def streamed_pictures(root: Path, labels: Sequence[int] = range(22)) -> Streamed:
+    return Streamed(root, labels)
+
+
+def _write_tars(root: Path, labels: Sequence[int]) -> None:
+    root.mkdir()
+    grain = torch.rand(len(labels), 3, SIDE, SIDE, generator=torch.Generator().manual_seed(6))
+    for shard, numbers in enumerate((range(9), range(9, 11), range(11, len(labels)))):
+        with tarfile.open(root / f"{shard}.tar", "w") as archive:
+            for number in numbers:
+                for suffix, content in (
+                    ("png", data.png_bytes(grain[number])),
+                    ("cls", str(labels[number] % len(LEAVES)).encode()),
+                ):
+                    member = tarfile.TarInfo(f"{number}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +295,11 @@ def _member(directory: Path, rank: int) -> None:
         train(model, recipe, Pictures(), directory=directory / name, runtime=runtime, report=report)
         found[name] = model.state_dict()
         found[f"{name} after each step"] = after
+    model, streamed = tree_model(), streamed_pictures(directory / f"shards{rank}")
+    train(
+        model, replace(RECIPE, micro_batches=1, window=8), streamed, directory=directory / "streamed", runtime=runtime
+    )
+    found |= {"streamed": model.state_dict(), "streamed saw": streamed.seen}
     for name in ("grown", "short"):
         model = tree_model(Sphere())
         with warnings.catch_warnings(record=True) as said:

@@ -19,7 +19,7 @@ from robustree.lock import sole_writer
 from robustree.processes import noticing_lost_processes
 from robustree.training.errors import ChangedCourseWarning, NonFiniteError, NotEnoughMemoryError, out_of_memory
 from robustree.training.log import LOG, Log
-from robustree.training.order import Division, TrainingData, first_division, part_of_batch
+from robustree.training.order import Division, ShardedData, TrainingData, first_division, part_of_batch
 from robustree.training.recipe import Recipe
 from robustree.training.runtime import Runtime
 from robustree.training.state import STATE, Reached, adopt_state, load_state, save_state
@@ -284,4 +284,6 @@ def _identity(raw: TreeModel, recipe: Recipe, data: TrainingData) -> str:
         "head": repr(raw.head),
         "pretrained weights": weights_digest(raw),
     }
+    if isinstance(data, ShardedData):
+        content["shards"] = data.fingerprint
     return json.dumps(content, sort_keys=True)
