@@ -16,6 +16,7 @@ from robustree.attacks import PGD, AutoAttack, Threat
 from robustree.attacks.auto import Broken
 from robustree.auditing.audit import Subject
 from robustree.auditing.plan import LevelAttack
+from robustree.auditing.report import write_report
 from robustree.auditing.rows import HEADER, ROWS
 from robustree.auditing.sharing import ELSEWHERE
 from robustree.taxonomy import Forest
@@ -115,7 +116,9 @@ def test_only_cascades_share_and_the_record_says_so(
     attacks: dict[str, Any] = json.loads((tmp_path / "audit" / HEADER).read_text())["attacks"]
     assert attacks["autoattack-fast"]["share"] is True and ELSEWHERE in attacks["autoattack-fast"]["stages"]
     assert "share" not in attacks["pgd-1-margin"]
-    (note,) = [line for line in notes(figures_of(tmp_path / "audit")) if "autoattack-fast counts at every level" in line]
-    assert note.endswith("where an attack on one level lands cannot be read from its rows.")
+    write_report(tmp_path / "audit")
+    assert "autoattack-fast counts at every level what it found at any other" in (
+        tmp_path / "audit" / "report.md"
+    ).read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="rows of another attack called 'autoattack-fast'"):
         run("audit", plan=replace(mixed, share=False), subjects=subjects[:1])

@@ -92,6 +92,9 @@ class Options(Generic[Method]):
     depths: Depths = field(default_factory=Depths)
     template: str = TEMPLATE
     """The prompt of a class; {} becomes its name."""
+    shard_weights: bool = False
+    """Spread weights, gradients and moments over all processes (FSDP2), for encoders beyond one GPU: slower, the same
+    result but for rounding."""
     save_every: int = 50
     """Steps between saved states."""
     tensorboard: bool = False
@@ -146,7 +149,7 @@ def run(arguments: Sequence[str]) -> int:
     recipe, forest = options.recipe(), forest_of_trees(options.trees, options.data)
     data = _data(options, forest)
     finished = is_finished(options.output, recipe, forest, data=options.data, model=options.model)
-    runtime = Runtime(cpu=device.type == "cpu")
+    runtime = Runtime(cpu=device.type == "cpu", shard_weights=options.shard_weights)
     if not finished:
         with curves_in(options.output / "tensorboard", wanted=options.tensorboard and runtime.is_main) as curves:
             harden_with_bar(

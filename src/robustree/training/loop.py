@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from robustree.training.log import LOG, Log
 from robustree.training.order import Division, ShardedData, TrainingData, first_division, part_of_batch
 from robustree.training.recipe import Recipe
 from robustree.training.runtime import Runtime
-from robustree.training.state import STATE, Reached, adopt_state, load_state, save_state
+from robustree.training.sharding import gather_into, whole
+from robustree.training.state import STATE, Reached, adopt_state, load_state, save_state, state_tensors
 from robustree.training.step import training_step
 from robustree.tree_model import Scores, TreeModel
 
@@ -109,12 +111,11 @@ def _steps(
     stop: Callable[[], bool],
     finish: Callable[[], None],
 ) -> None:
-    raw.to(runtime.device)
     select_trained(raw, text=recipe.method.trains_text)
-    frozen = frozen_copy(raw)
+    identity = _identity(raw, recipe, data)
+    frozen, given, raw = frozen_copy(raw, runtime.placed), raw, runtime.placed(raw)
     trained = [p for p in raw.parameters() if p.requires_grad]
     optimiser = _optimiser(raw, recipe)
-    identity = _identity(raw, recipe, data)
     step, division = _resumed(directory, raw, recipe, optimiser, identity, runtime)
     model = runtime.wrap(raw)
     log = Log(directory, step) if runtime.is_main else None
@@ -129,7 +130,7 @@ def _steps(
             halved = True
             runtime.free_memory()
             continue
-        logs["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(trained, 1.0))
+        logs["gradient_norm"] = float(whole(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
         means = runtime.mean(torch.tensor(list(logs.values()), device=runtime.device))
         logs = dict(zip(logs, means.tolist(), strict=True))
         if not math.isfinite(logs["loss"]) or not math.isfinite(logs["gradient_norm"]):
@@ -144,11 +145,15 @@ def _steps(
         halt = runtime.any(stop())
         if log:
             log.add(step, logs)
-            if step % save_every == 0 or step == recipe.steps or halt:
+        if step % save_every == 0 or step == recipe.steps or halt:
+            tensors = state_tensors(raw, optimiser, keep=runtime.is_main)
+            if log:
                 log.write()
-                save_state(directory, raw, optimiser, Reached(step=step, division=division), identity)
+                save_state(directory, tensors, Reached(step=step, division=division), identity)
         if halt:
             break
+    if given is not raw:
+        gather_into(given, raw)
     if step == recipe.steps and runtime.is_main:
         finish()
 
@@ -170,7 +175,7 @@ def _gradient(
     full = False
     for number in own:
         last = number == own[-1]
-        exchange = last and runtime.world > 1
+        exchange = last and runtime.world > 1 and not runtime.shards
         part = part_of_batch(recipe, data, step, division, number, runtime.device)
         share = recipe.batch_size / (len(part.leaves) * runtime.world)
         with runtime.accumulate(model, last=last):
@@ -183,6 +188,8 @@ def _gradient(
                     if not exchange:
                         runtime.backward(loss / share)
             except RuntimeError as error:
+                if runtime.shards:
+                    _give_up(error, step)
                 if not out_of_memory(error):
                     raise
                 full, loss = True, None
@@ -197,6 +204,17 @@ def _gradient(
                         "free some memory and go on, with more processes if need be."
                     ) from error
     return None if runtime.any(full) else logs
+
+
+def _give_up(error: RuntimeError, step: int) -> NoReturn:
+    """Where weights are shared, every pass is an exchange: the others wait in it, and it cannot be done again."""
+    if out_of_memory(error):
+        raise NotEnoughMemoryError(
+            f"memory ran out at step {step + 1} among processes that share their weights: begin again with more "
+            "micro_batches, or with more processes."
+        ) from error
+    with noticing_lost_processes():
+        raise error
 
 
 def _halved(recipe: Recipe, step: int, division: Division, *, again: bool, announce: bool) -> Division:
@@ -251,6 +269,11 @@ def _resumed(
             f"batches were divided into {reached.division.parts}; for {runtime.world} processes they are divided into "
             f"{division.parts} from here on."
         )
+    if runtime.shards and division.parts % runtime.world:
+        raise ValueError(
+            f"batches are divided into {division.parts}, which {runtime.world} processes that share their weights "
+            "cannot do in step: start a number of processes that divides it."
+        )
     return reached.step, division
 
 
@@ -270,9 +293,11 @@ def _optimiser(raw: TreeModel, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def frozen_copy(raw: TreeModel) -> Callable[[Tensor], Scores]:
+def frozen_copy(
+    raw: TreeModel, placed: Callable[[TreeModel], TreeModel] = lambda model: model
+) -> Callable[[Tensor], Scores]:
     """The model as it is now, without gradient: what FARE, PMG-AFT and AGFT compare with."""
-    still = copy.deepcopy(raw).requires_grad_(False).eval()
+    still = placed(copy.deepcopy(raw).requires_grad_(False).eval())
     return torch.no_grad()(still)
 
 

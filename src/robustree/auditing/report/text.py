@@ -81,8 +81,8 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
     shared = [name for name, attack in figures["audit"].get("attacks", {}).items() if attack.get("share")]
     if shared:
         found.append(
-            f"{', '.join(shared)} counts at every level what it found at any other: robust accuracy is never higher for "
-            "it, but where an attack on one level lands cannot be read from its rows."
+            f"{', '.join(shared)} counts at every level what it found at any other: robust accuracy is never higher "
+            "for it, but where an attack on one level lands cannot be read from its rows."
         )
     for subject in figures["models"]:
         name = subject_name(subject, figures)
