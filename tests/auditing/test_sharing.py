@@ -16,7 +16,7 @@ from robustree.attacks import PGD, AutoAttack, Threat
 from robustree.attacks.auto import Broken
 from robustree.auditing.audit import Subject
 from robustree.auditing.plan import LevelAttack
-from robustree.auditing.report import write_report
+from robustree.auditing.report.page import write_report
 from robustree.auditing.rows import HEADER, ROWS
 from robustree.auditing.sharing import ELSEWHERE
 from robustree.taxonomy import Forest

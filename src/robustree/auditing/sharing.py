@@ -69,10 +69,10 @@ def _attacked(
     broken = attack.run(
         model,
         clean[left],
-        decision.take(left),
+        decision.take(left),  # type: ignore[arg-type]
         plan.threat,
         generator=noise.take(left),
-        batch_size=plan.batch_size,  # type: ignore[arg-type]
+        batch_size=plan.batch_size,
     )
     level.images[left] = broken.images
     _put(level.scores, left, judged(model, broken.images, plan))
