@@ -1,7 +1,8 @@
 """What the levels of trees cost an audit: AutoAttack `fast` at the leaf and at all 12 levels of the emoji.
 
     robustree harden tecoa --steps 150 --lr 1e-3 --output benchmarks/runs/audit-tecoa
-    python benchmarks/audit.py          # audit.json and audit.md
+    for seed in 0 1 2; do for model in plain tecoa; do python benchmarks/audit.py $model $seed; done; done
+    for part in standing growth table; do python benchmarks/audit.py $part; done          # audit.json and audit.md
 
 Four ways of going through the levels, on the built-in model and on one hardened with TeCoA, three seeds each: `alone`;
 `shared` (`--share`); `warm`, where what is left then also starts from the best image that other levels have found;
@@ -12,8 +13,9 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from robustree.tree_model import Scores, TreeModel, build_tree_model
 from robustree.writing import write_whole
 
 HERE = Path(__file__).parent
-SEEDS, IMAGES, COUNTS = (0, 1, 2), 16, (4, 8, 16)
+MODELS, SEEDS, IMAGES, COUNTS = ("plain", "tecoa"), (0, 1, 2), 3, (1, 2, 4)
 BACKWARD = 1.5
 """A gradient costs this many forward passes on top of its own."""
 ATTACK = AutoAttack(version="fast")
@@ -164,18 +166,13 @@ def opened(name: str, forest: Forest, images: AuditImages) -> TreeModel:
     return load_checkpoint(HERE / "runs" / "audit-tecoa", forest=forest).tree_model.requires_grad_(False)
 
 
-def measured(report: Callable[[str], None]) -> list[dict[str, Any]]:
-    data, rows = emoji(), []
+def measured(name: str, seed: int) -> dict[str, Any]:
+    data = emoji()
     forest = data.forest(None)
-    whole = data.audit(load("nano").image_encoder.preprocessing.resolution)
-    for seed in SEEDS:
-        for name in ("plain", "tecoa"):
-            images = whole.subset(IMAGES, seed=seed)
-            case = Case(opened(name, forest, images), images, forest, seed)
-            row = {"model": name, "seed": seed, "alone": case.alone(), "shared": case.shared(), "warm": case.warm()}
-            rows.append(row | {"figures": figures(row)})
-            report(f"{name} {seed}: {rows[-1]['figures']}")
-    return rows
+    images = data.audit(load("nano").image_encoder.preprocessing.resolution).subset(IMAGES, seed=seed)
+    case = Case(opened(name, forest, images), images, forest, seed)
+    row = {"model": name, "seed": seed, "alone": case.alone(), "shared": case.shared(), "warm": case.warm()}
+    return row | {"figures": figures(row)}
 
 
 def figures(row: dict[str, Any]) -> dict[str, float]:
@@ -186,19 +183,37 @@ def figures(row: dict[str, Any]) -> dict[str, float]:
     short = total - sum(level["skipped_passes"] for level in levels[1:])
     fallen = sum(sum(level["falls"]) for level in levels)
     return {
-        "alone": total / leaf["passes"],
-        "alone_cpu": sum(level["cpu_seconds"] for level in levels) / leaf["cpu_seconds"],
-        "shared": row["shared"]["passes"] / leaf["passes"],
-        "shared_cpu": row["shared"]["cpu_seconds"] / leaf["cpu_seconds"],
-        "warm": (row["shared"]["passes"] + row["warm"]["passes"]) / leaf["passes"],
+        "alone_to_leaf": total / leaf["passes"],
+        "shared": row["shared"]["passes"] / total,
+        "shared_cpu": row["shared"]["cpu_seconds"] / sum(level["cpu_seconds"] for level in levels),
+        "warm": (row["shared"]["passes"] + row["warm"]["passes"]) / total,
         "warm_broken": row["warm"]["broken"],
-        "short": short / leaf["passes"],
+        "short": short / total,
         "short_skipped": sum(level["skipped"] for level in levels[1:]),
         "short_lost": sum(level["skipped_and_broken"] for level in levels[1:]),
-        "robust_alone": 1 - fallen / decisions,
-        "robust_shared": 1 - sum(map(sum, row["shared"]["falls"])) / decisions,
+        "standing_alone": decisions - fallen,
+        "standing_shared": decisions - sum(map(sum, row["shared"]["falls"])),
         "elsewhere": row["shared"]["elsewhere"],
     }
+
+
+def standing(seed: int, count: int) -> list[dict[str, Any]]:
+    """The passes of every level alone on the hardened model, and those of the images that stand, attacked again."""
+    data, found = emoji(), []
+    forest = data.forest(None)
+    images = data.audit(load("nano").image_encoder.preprocessing.resolution).subset(count, seed=seed)
+    case = Case(opened("tecoa", forest, images), images, forest, seed)
+    for run, noise in zip(case.runs, case.noises, strict=True):
+        whole, again, decision = Counted(case.model), Counted(case.model), case.decision(run)
+        broken = ATTACK.run(whole, case.pixels, decision, case.plan.threat, generator=noise, batch_size=64)
+        cost, left = whole.cost(), (broken.stage == -1).nonzero()[:, 0]
+        if len(left):
+            own = noise.take(left)
+            ATTACK.run(again, case.pixels[left], decision.take(left), case.plan.threat, generator=own, batch_size=64)
+        nodes = len(forest.find_cut(run.attacked).nodes)
+        counts = {"standing": len(left), "passes_of_standing": again.passes}
+        found.append({"level": run.attacked, "nodes": nodes} | cost | counts)
+    return found
 
 
 def growth() -> list[dict[str, float]]:
@@ -216,53 +231,67 @@ def growth() -> list[dict[str, float]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        "| | " + " | ".join(("plain", "tecoa")) + " |",
+        "| | " + " | ".join(MODELS) + " |",
         "|---|---|---|",
     ]
     wanted = {
-        "all levels, each alone, passes / leaf": "alone",
-        "the same in CPU seconds": "alone_cpu",
-        "`shared`": "shared",
-        "`shared` in CPU seconds": "shared_cpu",
-        "`shared`, then `warm`": "warm",
-        "`short`": "short",
+        "`shared`, passes / each level alone": "shared",
+        "`shared`, CPU seconds / each level alone": "shared_cpu",
+        "`warm`, passes / each level alone": "warm",
+        "`short`, passes / each level alone": "short",
         "decisions whose aimed runs `short` skips": "short_skipped",
         "of them broken by the aimed runs": "short_lost",
-        "robust, mean of levels, alone, %": "robust_alone",
-        "robust, mean of levels, `shared`, %": "robust_shared",
+        "decisions that stand, each level alone": "standing_alone",
+        "decisions that stand, `shared`": "standing_shared",
+        "images taken from another level": "elsewhere",
     }
     for words, key in wanted.items():
         cells = []
-        for name in ("plain", "tecoa"):
-            values = [row["figures"][key] * (100 if "%" in words else 1) for row in rows if row["model"] == name]
-            digits = 0 if key == "short_lost" else 1 if "%" in words else 2
-            cells.append(
-                f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-            )
+        for name in MODELS:
+            values = [row["figures"][key] for row in rows if row["model"] == name]
+            if "/" in words:
+                cells.append(f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
+            else:
+                cells.append(f"{sum(values)}")
         lines.append(f"| {words} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    rows = measured(lambda line: print(line, flush=True))
+def publish(rows: Sequence[dict[str, Any]], grown: Sequence[dict[str, float]], alone: Sequence[dict[str, Any]]) -> None:
     content = {
-        "command": "python benchmarks/audit.py",
+        "command": "python benchmarks/audit.py MODEL SEED for all, then standing, growth, table",
         "machine": f"{platform.machine()}, 2 cores of an AMD EPYC, one thread, no GPU, other work beside it",
         "data": f"{IMAGES} of the 524 audited emoji, another subset for each seed; eps 4/255 linf; 12 levels",
         "attack": "AutoAttack fast: APGD on the cross-entropy, then aimed at 9 wrong classes, optimism 4",
         "pass": "one image forward; a gradient counts 1.5 more",
         "torch": torch.__version__,
         "rows": rows,
-        "growth": growth(),
+        "growth": grown,
+        "standing": {"model": "tecoa", "seed": 0, "images": 64, "levels": alone},
     }
     write_whole(HERE / "audit.json", json.dumps(content, indent=1) + "\n")
     page = HERE / "audit.md"
-    if page.exists():
-        before, _, rest = page.read_text(encoding="utf-8").partition("<!-- table -->\n")
-        _, _, after = rest.partition("<!-- table -->\n")
-        write_whole(page, f"{before}<!-- table -->\n{table(rows)}<!-- table -->\n{after}")
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- table -->\n")
+    _, _, after = rest.partition("<!-- table -->\n")
+    write_whole(page, f"{before}<!-- table -->\n{table(rows)}<!-- table -->\n{after}")
     print(table(rows))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parts = HERE / "runs" / "audit"
+    match sys.argv[1:]:
+        case ["table"]:
+            rows = [json.loads((parts / f"{name}-{seed}.json").read_text()) for seed in SEEDS for name in MODELS]
+            publish(rows, *(json.loads((parts / f"{name}.json").read_text()) for name in ("growth", "standing")))
+        case ["standing"]:
+            write_whole(parts / "standing.json", json.dumps(standing(0, 64)))
+        case ["growth"]:
+            write_whole(parts / "growth.json", json.dumps(growth()))
+        case [name, seed]:
+            row = measured(name, int(seed))
+            write_whole(parts / f"{name}-{seed}.json", json.dumps(row))
+            print(name, seed, row["figures"])
 
 
 if __name__ == "__main__":

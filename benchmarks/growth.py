@@ -14,6 +14,7 @@ import platform
 import random
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -59,7 +60,7 @@ AXES: dict[str, tuple[int, ...]] = {
     "nodes": (10, 100, 1000, 5000, 20000),
     "trees": (1, 2, 5, 10),
     "steps": (1, 2, 4, 8),
-    "side": (24, 48, 96, 144, 192),
+    "side": (24, 48, 96, 144),
 }
 NAMES = {
     "batch": "images a batch",
@@ -87,26 +88,26 @@ class Tower(nn.Module):
 
 def forest_of(nodes: int, trees: int) -> Forest:
     """Trees of about `nodes` nodes each over the same leaves, in another order for each tree."""
-    leaves = [f"leaf {number}" for number in range(max(2, round(nodes * (1 - 1 / CHILDREN))))]
+    leaves = [f"leaf {number}" for number in range(round(nodes * (1 - 1 / CHILDREN)))]
     sources = []
     for tree in range(trees):
         order = list(leaves)
         random.Random(tree).shuffle(order)
         level: list[Any] = order
-        depth = 0
-        while len(level) > CHILDREN:
-            groups = [level[start : start + CHILDREN] for start in range(0, len(level), CHILDREN)]
+        depth, children = 0, min(CHILDREN, len(order) // 2)
+        while len(level) > children:
+            groups = [level[start : start + children] for start in range(0, len(level), children)]
             depth += 1
             level = [
                 (f"tree {tree} level {depth} node {number}", group if depth == 1 else dict(group))
                 for number, group in enumerate(groups)
             ]
-        sources.append(TreeSource(f"tree{tree}", dict(level) if depth else {"all": order}))
+        sources.append(TreeSource(f"tree{tree}", dict(level)))
     return build_forest(leaves, sources)
 
 
 def measure(setting: Setting) -> dict[str, float]:
-    """Seconds (the median of the steps after the first) and MiB of one step."""
+    """CPU seconds (the median of the steps after the first) and MiB of one step."""
     torch.manual_seed(0)
     forest = forest_of(setting.nodes, setting.trees)
     head = Head(space=Poincare(), scale=5.0)
@@ -120,13 +121,13 @@ def measure(setting: Setting) -> dict[str, float]:
     attack, threat = PGD(steps=setting.steps, step_size=0.5, best=False), Threat(eps=4 / 255)
     before, seconds = rss(), []
     for _ in range(REPEATS + 1):
-        started = time.perf_counter()
+        started = time.process_time()
         optimiser.zero_grad()
         generator = torch.Generator().manual_seed(0)
         loss, _ = training_step(raw, raw, frozen, method, attack, threat, images, leaves, generator)
         loss.backward()
         optimiser.step()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": statistics.median(seconds[1:]), "mib": peak - before, "all_nodes": len(forest.names)}
 
@@ -229,27 +230,32 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Measure the axes named on the command line (all, if none is), keeping the others' points."""
     torch.set_num_threads(1)
     import transformers  # noqa: F401  (before the processes are forked)
 
-    base, rows = Setting(), []
-    for axis, values in AXES.items():
-        for value in values:
+    file, wanted, base = HERE / "growth.json", sys.argv[1:] or list(AXES), Setting()
+    kept = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    rows = [row for row in kept if row["axis"] not in wanted]
+    for axis in wanted:
+        for value in AXES[axis]:
             setting = replace(base, **{axis: value})
             rows.append({"axis": axis, "setting": asdict(setting)} | apart(setting))
             print(axis, value, {k: round(v, 3) for k, v in rows[-1].items() if isinstance(v, float)}, flush=True)
+    complete = {row["axis"] for row in rows} == set(AXES)
     content = {
         "command": "python benchmarks/growth.py",
-        "machine": f"{platform.machine()}, 2 cores of an AMD EPYC, one thread, no GPU, nothing else running",
-        "protocol": f"median of {REPEATS} steps after one; peak resident memory above that before the first step",
+        "machine": f"{platform.machine()}, 2 cores of an AMD EPYC, one thread, no GPU, other work beside it",
+        "protocol": f"CPU seconds, median of {REPEATS} steps after one; peak resident memory above that at the start",
         "seed": 0,
         "torch": torch.__version__,
         "base": asdict(base),
-        "laws": {axis: laws(rows, axis) for axis in AXES},
+        "laws": {axis: laws(rows, axis) for axis in AXES} if complete else {},
         "rows": rows,
     }
-    write_whole(HERE / "growth.json", json.dumps(content, indent=1) + "\n")
-    publish(rows)
+    write_whole(file, json.dumps(content, indent=1) + "\n")
+    if complete:
+        publish(rows)
 
 
 def publish(rows: Sequence[dict[str, Any]]) -> None:
