@@ -1,10 +1,10 @@
 """What the levels of trees cost an audit: AutoAttack `fast` at the leaf and at all 12 levels of the emoji.
 
     robustree harden tecoa --steps 150 --lr 1e-3 --output benchmarks/runs/audit-tecoa
-    for seed in 0 1 2; do for model in plain tecoa; do python benchmarks/audit.py $model $seed; done; done
-    for part in standing growth table; do python benchmarks/audit.py $part; done          # audit.json and audit.md
+    python benchmarks/audit.py MODEL SEED IMAGES          # plain or tecoa; every row that there is goes into the table
+    for part in standing table; do python benchmarks/audit.py $part; done          # audit.json and audit.md
 
-Four ways of going through the levels, on the built-in model and on one hardened with TeCoA, three seeds each: `alone`;
+Four ways of going through the levels, on the built-in model and on one hardened with TeCoA: `alone`;
 `shared` (`--share`); `warm`, where what is left then also starts from the best image that other levels have found;
 `short`, where superclass levels skip the aimed runs of images whose first run could not succeed (`Foresight`)."""
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -35,7 +34,6 @@ from robustree.tree_model import Scores, TreeModel, build_tree_model
 from robustree.writing import write_whole
 
 HERE = Path(__file__).parent
-MODELS, SEEDS, IMAGES, COUNTS = ("plain", "tecoa"), (0, 1, 2), 3, (1, 2, 4)
 BACKWARD = 1.5
 """A gradient costs this many forward passes on top of its own."""
 ATTACK = AutoAttack(version="fast")
@@ -166,12 +164,19 @@ def opened(name: str, forest: Forest, images: AuditImages) -> TreeModel:
     return load_checkpoint(HERE / "runs" / "audit-tecoa", forest=forest).tree_model.requires_grad_(False)
 
 
-def measured(name: str, seed: int) -> dict[str, Any]:
+def measured(name: str, seed: int, count: int) -> dict[str, Any]:
     data = emoji()
     forest = data.forest(None)
-    images = data.audit(load("nano").image_encoder.preprocessing.resolution).subset(IMAGES, seed=seed)
+    images = data.audit(load("nano").image_encoder.preprocessing.resolution).subset(count, seed=seed)
     case = Case(opened(name, forest, images), images, forest, seed)
-    row = {"model": name, "seed": seed, "alone": case.alone(), "shared": case.shared(), "warm": case.warm()}
+    row = {
+        "model": name,
+        "seed": seed,
+        "images": count,
+        "alone": case.alone(),
+        "shared": case.shared(),
+        "warm": case.warm(),
+    }
     return row | {"figures": figures(row)}
 
 
@@ -216,24 +221,9 @@ def standing(seed: int, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def growth() -> list[dict[str, float]]:
-    """The passes and seconds of the shared levels against the number of images, on the built-in model."""
-    data, found = emoji(), []
-    forest = data.forest(None)
-    whole = data.audit(load("nano").image_encoder.preprocessing.resolution)
-    largest = whole.subset(COUNTS[-1], seed=0)
-    model = opened("plain", forest, largest)
-    for count in COUNTS:
-        case = Case(model, largest.subset(count, seed=0), forest, 0)
-        found.append({"images": count} | {k: v for k, v in case.shared().items() if k in ("passes", "cpu_seconds")})
-    return found
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        "| | " + " | ".join(MODELS) + " |",
-        "|---|---|---|",
-    ]
+    about = [f"{row['model']}, seed {row['seed']}, {row['images']} images" for row in rows]
+    lines = [f"| | {' | '.join(about)} |", "|---|" + "---:|" * len(rows)]
     wanted = {
         "`shared`, passes / each level alone": "shared",
         "`shared`, CPU seconds / each level alone": "shared_cpu",
@@ -246,27 +236,20 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "images taken from another level": "elsewhere",
     }
     for words, key in wanted.items():
-        cells = []
-        for name in MODELS:
-            values = [row["figures"][key] for row in rows if row["model"] == name]
-            if "/" in words:
-                cells.append(f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
-            else:
-                cells.append(f"{sum(values)}")
-        lines.append(f"| {words} | {' | '.join(cells)} |")
+        form = ".2f" if "/" in words else ".0f"
+        lines.append(f"| {words} | {' | '.join(format(row['figures'][key], form) for row in rows)} |")
     return "\n".join(lines) + "\n"
 
 
-def publish(rows: Sequence[dict[str, Any]], grown: Sequence[dict[str, float]], alone: Sequence[dict[str, Any]]) -> None:
+def publish(rows: Sequence[dict[str, Any]], alone: Sequence[dict[str, Any]]) -> None:
     content = {
-        "command": "python benchmarks/audit.py MODEL SEED for all, then standing, growth, table",
+        "command": "python benchmarks/audit.py MODEL SEED IMAGES, then standing and table",
         "machine": f"{platform.machine()}, 2 cores of an AMD EPYC, one thread, no GPU, other work beside it",
-        "data": f"{IMAGES} of the 524 audited emoji, another subset for each seed; eps 4/255 linf; 12 levels",
+        "data": "some of the 524 audited emoji, another subset for each seed; eps 4/255 linf; 12 levels",
         "attack": "AutoAttack fast: APGD on the cross-entropy, then aimed at 9 wrong classes, optimism 4",
         "pass": "one image forward; a gradient counts 1.5 more",
         "torch": torch.__version__,
         "rows": rows,
-        "growth": grown,
         "standing": {"model": "tecoa", "seed": 0, "images": 64, "levels": alone},
     }
     write_whole(HERE / "audit.json", json.dumps(content, indent=1) + "\n")
@@ -282,16 +265,16 @@ def main() -> None:
     parts = HERE / "runs" / "audit"
     match sys.argv[1:]:
         case ["table"]:
-            rows = [json.loads((parts / f"{name}-{seed}.json").read_text()) for seed in SEEDS for name in MODELS]
-            publish(rows, *(json.loads((parts / f"{name}.json").read_text()) for name in ("growth", "standing")))
+            rows = [json.loads(part.read_text()) for part in sorted(parts.glob("*-*.json"))]
+            publish(rows, json.loads((parts / "standing.json").read_text()))
         case ["standing"]:
             write_whole(parts / "standing.json", json.dumps(standing(0, 64)))
-        case ["growth"]:
-            write_whole(parts / "growth.json", json.dumps(growth()))
-        case [name, seed]:
-            row = measured(name, int(seed))
+        case [name, seed, count]:
+            row = measured(name, int(seed), int(count))
             write_whole(parts / f"{name}-{seed}.json", json.dumps(row))
             print(name, seed, row["figures"])
+        case _:
+            raise SystemExit(__doc__)
 
 
 if __name__ == "__main__":
