@@ -221,7 +221,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         for kind, factor in (("seconds", 1000), ("mib", 1)):
             fit = fits[kind]
             cells += [
-                f"{factor * fit['intercept']:.3g} + {factor * fit['slope']:.3g} a {unit}",
+                f"{factor * fit['intercept']:.3g} + {factor * fit['slope']:.3g} per {unit}",
                 f"{100 * fit['worst']:.0f} %",
                 f"{fit['exponent']:.2f}",
             ]
