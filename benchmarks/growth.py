@@ -196,7 +196,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
             panel.plot(places, [factor * row[kind] for row in own], "o", color="#1f4e79", markersize=5)
             panel.set_xscale("log")
             panel.set_ylim(bottom=0, top=1.1 * factor * max(row[kind] for row in own))
-            panel.set_xticks(places, [f"{place:,}" for place in places], minor=False)
+            panel.set_xticks(
+                places, [f"{place}" if place < 1000 else f"{place // 1000}k" for place in places], minor=False
+            )
             panel.set_xticks([], minor=True)
             panel.tick_params(labelsize=8)
             panel.spines[["top", "right"]].set_visible(False)
