@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustree.attacks import PGD
+from robustree.attacks import PGD, AutoAttack
 from robustree.auditing.audit import CHUNK, Subject, audit
 from robustree.auditing.checks import data as data_checks
 from robustree.auditing.exhibits import make_exhibits
@@ -59,6 +59,19 @@ def test_an_audit_holds_as_many_images_of_a_large_set_as_of_a_small_one(
     assert data_checks.pixels(images).status == "pass"
     assert data_checks.pictures(images, two_trees, ()).status == "pass"
     assert watched.most == min(count, data_checks.BATCH)
+
+
+def test_levels_that_share_their_images_hold_those_of_one_chunk(
+    make_tree_model: Callable[..., TreeModel], two_trees: Forest, tmp_path: Path
+) -> None:
+    cascade = LevelAttack(AutoAttack(version="fast", steps=1, targets=1), None)
+    plan = replace(SMALL, attacks=(cascade,), share=True)
+    watched = Watched(torch.rand(70, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    images = AuditImages(watched, torch.arange(70) % two_trees.leaf_count, tuple(f"{k:04d}" for k in range(70)))
+    audit(
+        [Subject("a", make_tree_model(Sphere()).requires_grad_(False))], images, two_trees, plan, tmp_path, command=""
+    )
+    assert (watched.most, watched.total) == (plan.batch_size * CHUNK, 2 * 70)  # clean, and all levels at once
 
 
 def test_rows_do_not_depend_on_where_the_pixels_are(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
 import signal
+import tarfile
 import tempfile
 import time
 from contextlib import nullcontext
@@ -283,6 +285,47 @@ def test_a_checkpoint_that_was_damaged_is_refused_by_name(
         f"error: {str(weights)!r} is not the file that was written (its sha256 differs): it was damaged or replaced; "
         "restore it or harden again.\n"
     )
+
+
+def _shards(house: Path, root: Path) -> Path:
+    """The images of the house in four tars, three in each."""
+    root.mkdir()
+    for number, file in enumerate(sorted((house / "images").glob("*/*.png"))):
+        with tarfile.open(root / f"{number % 4}.tar", "a") as archive:
+            archive.add(file, f"{number}.png")
+            member = tarfile.TarInfo(f"{number}.cls")
+            member.size = len(file.parent.name)
+            archive.addfile(member, io.BytesIO(file.parent.name.encode()))
+    return root
+
+
+def test_shards_are_hardened_on_through_a_window_and_an_interrupted_run_goes_on(
+    run: Run, house: Path, hardening: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = _shards(house, tmp_path / "shards")
+    words = ["harden", "tecoa", *hardening, "--data", shards, "--window", 8]
+    assert run(*words, "--output", tmp_path / "whole", "--index", tmp_path / "index").code == 0
+    assert not (shards / ".robustree").exists() and len(list((tmp_path / "index").iterdir())) == 2
+    original, calls = loop.training_step, []
+
+    def step(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "training_step", step)
+    assert [run(*words).code, run(*words).code] == [143, 0]
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+    (shards / "2.tar").unlink()
+    ran = run(*words, "--output", tmp_path / "other")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: the shard '2.tar' is missing in '{shards}': ") and ran.err.count("\n") == 1
+    ran = run("harden", "tecoa", *hardening, "--window", 8, "--output", tmp_path / "other")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "images' holds no shards: only tar and parquet files are read through a window" in ran.err
 
 
 def test_wrong_places_are_named(run: Run, house: Path, tmp_path: Path) -> None:

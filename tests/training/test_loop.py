@@ -176,7 +176,7 @@ def test_state_is_saved_at_every_interval_and_at_the_end(
     saved: list[int] = []
     monkeypatch.setattr(
         "robustree.training.loop.save_state",
-        lambda directory, model, optimiser, reached, identity: saved.append(reached.step),
+        lambda directory, tensors, reached, identity: saved.append(reached.step),
     )
     _run(worker, tmp_path, save_every=4)
     assert saved == [4, 8, 10]

@@ -89,6 +89,12 @@ def test_two_processes_compute_what_one_does_with_two_micro_batches(
         assert after == ranks[1][f"{name} after each step"] and len(set(after)) == 4
         for ours, theirs in zip(_log(tmp_path / name), _log(tmp_path / "one" / name), strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6), name
+    # Through a window each process reads its own piece of the shards: what one process reads in two micro-batches.
+    model, data = worker.tree_model(), worker.streamed_pictures(tmp_path / "shards0")
+    train(model, replace(worker.RECIPE, window=8), data, directory=tmp_path / "one" / "streamed")
+    assert [ranks[chunk]["streamed saw"] for chunk in range(2)] == [data.seen[chunk::2] for chunk in range(2)]
+    for rank in ranks:
+        _close(rank["streamed"], model.state_dict())
     # One of them was told to stop after its third step, one met a loss that was not finite: both ended, together.
     assert ranks[0]["stopped"] == ranks[1]["stopped"] == [1, 2, 3]
     assert [row["step"] for row in _log(tmp_path / "stopped")] == [1, 2, 3]

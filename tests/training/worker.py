@@ -5,14 +5,16 @@ Processes are forked after the imports, which take seconds, so that many of them
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
 import socket
 import sys
+import tarfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,13 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustree import data
 from robustree.attacks import PGD, Threat
 from robustree.checkpoint import weights_digest
 from robustree.geometry import Poincare, Space, Sphere
 from robustree.methods import FARE, PMGAFT, Hierarchical, TeCoA
 from robustree.processes import LostProcessError
 from robustree.taxonomy import Forest, TreeSource, build_forest
-from robustree.training import NonFiniteError, Progress, Recipe, Runtime, loop, train
+from robustree.training import NonFiniteError, NotEnoughMemoryError, Progress, Recipe, Runtime, loop, train
 from robustree.tree_model import Head, TreeModel
 
 LEAVES = ("dog", "cat", "owl", "pear", "fig")
@@ -52,6 +55,7 @@ METHODS = {
     "hierarchical": (Hierarchical(), Poincare()),
     "per_level": (Hierarchical(perturbation="per_level"), Poincare()),
 }
+SHARED = ("tecoa", "fare", "hierarchical")
 KILLS = ("steps", "before_rename", "after_rename", "in_flush")
 RANDOM_KILLS = 24
 FLAT = replace(RECIPE, method=TeCoA(), space=Sphere(), micro_batches=1)
@@ -103,6 +107,41 @@ class Pictures:
         images = 0.6 * colours[self.leaves[index]] + 0.2 * grain[index]
         images = images + self.strength * torch.rand(images.shape, generator=generator)
         return images * torch.nan if len(self.seen) == self.spoil_at else images
+
+
+class Streamed:
+    """22 noisy pictures in three tars, read through a window; `seen` records the images asked for."""
+
+    def __init__(self, root: Path, labels: Sequence[int]):
+        if not root.exists():
+            _write_tars(root, labels)
+        self._data = data.Streamed(data.open_shards(root, LEAVES, window=8), SIDE)
+        self.leaves, self.counts = self._data.leaves, self._data.counts
+        self.fingerprint = self._data.fingerprint
+        self.seen: list[list[int]] = []
+
+    def images(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        self.seen.append(index.tolist())
+        return self._data.images(index, generator)
+
+
+def streamed_pictures(root: Path, labels: Sequence[int] = range(22)) -> Streamed:
+    return Streamed(root, labels)
+
+
+def _write_tars(root: Path, labels: Sequence[int]) -> None:
+    root.mkdir()
+    grain = torch.rand(len(labels), 3, SIDE, SIDE, generator=torch.Generator().manual_seed(6))
+    for shard, numbers in enumerate((range(9), range(9, 11), range(11, len(labels)))):
+        with tarfile.open(root / f"{shard}.tar", "w") as archive:
+            for number in numbers:
+                for suffix, content in (
+                    ("png", data.png_bytes(grain[number])),
+                    ("cls", str(labels[number] % len(LEAVES)).encode()),
+                ):
+                    member = tarfile.TarInfo(f"{number}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +296,11 @@ def _member(directory: Path, rank: int) -> None:
         train(model, recipe, Pictures(), directory=directory / name, runtime=runtime, report=report)
         found[name] = model.state_dict()
         found[f"{name} after each step"] = after
+    model, streamed = tree_model(), streamed_pictures(directory / f"shards{rank}")
+    train(
+        model, replace(RECIPE, micro_batches=1, window=8), streamed, directory=directory / "streamed", runtime=runtime
+    )
+    found |= {"streamed": model.state_dict(), "streamed saw": streamed.seen}
     for name in ("grown", "short"):
         model = tree_model(Sphere())
         with warnings.catch_warnings(record=True) as said:
@@ -330,7 +374,69 @@ def lost(directory: Path) -> None:
         raise SystemExit(f"the processes ended with {codes}.")
 
 
-JOBS = {"kill": kill, "random_kills": random_kills, "pair": pair, "lost": lost}
+class Layered(nn.Module):
+    """The encoder as a list of layers, as transformers have them."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        plain = Encoder(seed)
+        self.layers = nn.ModuleList([plain.first, plain.second])
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, second = self.layers
+        return second(torch.tanh(first(images.flatten(1) - 0.5)))
+
+
+def layered(space: Space) -> TreeModel:
+    model = tree_model(space)
+    model.image_encoder = Layered(0)
+    return model
+
+
+def shared_weights(directory: Path) -> None:
+    """Two processes that share the weights: every method, and a run that one process began and ends."""
+    alone = replace(RECIPE, micro_batches=2, steps=6)
+
+    def begin() -> None:
+        steps = iter(range(1, 7))
+        train(layered(Poincare()), alone, Pictures(), directory=directory / "back", stop=lambda: next(steps) == 2)
+
+    os.waitpid(_child(begin), 0)
+    codes = together(lambda rank: _sharing_member(directory, rank))
+    if any(codes):
+        raise SystemExit(f"the processes ended with {codes}.")
+
+
+def _sharing_member(directory: Path, rank: int) -> None:
+    runtime, found, kept = Runtime(shard_weights=True), dict[str, object](), list[float]()
+    original = loop.training_step
+
+    def step(model: Any, *rest: Any) -> Any:
+        parameters = list(model.parameters())
+        local = sum(p.to_local().numel() for p in parameters)
+        kept.append(local / sum(p.numel() for p in parameters))
+        return original(model, *rest)
+
+    loop.training_step = step
+    for name in SHARED:
+        method, space = METHODS[name]
+        recipe, model = replace(RECIPE, method=method, space=space, micro_batches=1, steps=4), layered(space)
+        train(model, recipe, Pictures(), directory=directory / name, runtime=runtime)
+        found[name] = model.state_dict()
+    model, steps = layered(Poincare()), iter(range(3, 7))
+    recipe = replace(RECIPE, micro_batches=2, steps=6)
+    train(model, recipe, Pictures(), directory=directory / "back", runtime=runtime, stop=lambda: next(steps) == 4)
+    found["kept"] = max(kept)
+    try:
+        with _little_memory(from_call=1):
+            train(layered(Sphere()), FLAT, Pictures(), directory=directory / "short", runtime=runtime)
+    except NotEnoughMemoryError as error:
+        found["short"] = str(error)
+    torch.save(found, directory / f"rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+JOBS = {"kill": kill, "random_kills": random_kills, "pair": pair, "lost": lost, "shared_weights": shared_weights}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

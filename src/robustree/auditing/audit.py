@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from robustree.attacks import AutoAttack, ImageNoise
-from robustree.auditing.plan import LevelAttack, Plan, Run, described, level_objective
+from robustree.auditing.plan import Plan, Run, described, level_objective, stage_names
 from robustree.auditing.rows import FOREST, Key, Row, open_rows
+from robustree.auditing.sharing import ELSEWHERE, Found, attack_levels, judged
 from robustree.checkpoint import device_of, weights_digest
 from robustree.data import AuditImages
 from robustree.objectives import Readout, level_scores
@@ -78,11 +79,12 @@ def audit(
     _check(subjects, forest)
     size = plan.batch_size * CHUNK
     starts = range(0, len(images.ids), size)
-    jobs = [(s, run, slice(start, start + size)) for s in subjects for run in plan.runs(forest) for start in starts]
+    passes = list(plan.together(forest))
+    jobs = [(s, runs, slice(start, start + size)) for s in subjects for runs in passes for start in starts]
 
     def made(number: int) -> list[Row]:
-        subject, run, index = jobs[number]
-        return _chunk(subject, images, index, forest, plan, run)
+        subject, runs, index = jobs[number]
+        return _chunk(subject, images, index, forest, plan, runs)
 
     with ExitStack() as held:
         rows, missing = None, []
@@ -104,18 +106,19 @@ def audit(
             _tell(report, jobs, done, len(jobs))
 
 
-Job = tuple[Subject, Run, slice]
-"""A chunk of rows: one pass of one model over some images."""
+Job = tuple[Subject, tuple[Run, ...], slice]
+"""A chunk of rows: some images, one model, and one run or all those that share their images."""
 
 
-def _keys(images: AuditImages, subject: Subject, run: Run, index: slice) -> set[Key]:
-    return {(image, subject.name, subject.head, run.name, run.attacked) for image in images.ids[index]}
+def _keys(images: AuditImages, subject: Subject, runs: Sequence[Run], index: slice) -> set[Key]:
+    return {(image, subject.name, subject.head, run.name, run.attacked) for run in runs for image in images.ids[index]}
 
 
 def _tell(report: Callable[[Status], None], jobs: Sequence[Job], start: int, stop: int, fresh: int = 0) -> None:
     for number in range(start, stop):
-        subject, run, _ = jobs[number]
-        report(Status(number + 1, len(jobs), fresh, f"{subject.name} ({subject.head}) {run.attacked or 'clean'}"))
+        subject, runs, _ = jobs[number]
+        doing = "all levels" if len(runs) > 1 else runs[0].attacked or "clean"
+        report(Status(number + 1, len(jobs), fresh // len(runs), f"{subject.name} ({subject.head}) {doing}"))
 
 
 def _check(subjects: Sequence[Subject], forest: Forest) -> None:
@@ -135,18 +138,38 @@ def _check(subjects: Sequence[Subject], forest: Forest) -> None:
             )
 
 
-def _chunk(subject: Subject, images: AuditImages, index: slice, forest: Forest, plan: Plan, run: Run) -> list[Row]:
-    """The rows of one pass over some images; every adversarial image is judged again, in full precision."""
+def _chunk(
+    subject: Subject, images: AuditImages, index: slice, forest: Forest, plan: Plan, runs: Sequence[Run]
+) -> list[Row]:
+    """The rows of some images; every adversarial image is judged again, in full precision."""
     device = device_of(subject.model)
     clean, leaves = images.pixels[index].to(device), images.leaves[index].to(device)
-    made, broken_by = clean, [None] * len(leaves)
-    if run.attack:
-        noise = image_noise(images.ids[index], plan.seed, run, device)
-        made, broken_by = attack_level(subject.model, clean, leaves, forest, plan, run, noise)
-    parts = torch.arange(len(made), device=device).split(plan.batch_size)
-    with torch.no_grad():
-        whole = [subject.model(made[part]) for part in parts]
-    scores = Scores(torch.cat([s.points for s in whole]), whole[0].prototypes, torch.cat([s.nodes for s in whole]))
+    noises = [image_noise(images.ids[index], plan.seed, run, device) for run in runs]
+    if plan.shares(runs[0]):
+        found = attack_levels(subject.model, clean, leaves, forest, plan, runs, noises)
+    else:
+        made, broken_by = clean, [None] * len(leaves)
+        if runs[0].attack:
+            made, broken_by = attack_level(subject.model, clean, leaves, forest, plan, runs[0], noises[0])
+        found = [Found(made, judged(subject.model, made, plan), broken_by)]
+    return [
+        row
+        for run, level in zip(runs, found, strict=True)
+        for row in _rows(subject, images.ids[index], clean, leaves, forest, plan, run, level)
+    ]
+
+
+def _rows(
+    subject: Subject,
+    ids: Sequence[str],
+    clean: Tensor,
+    leaves: Tensor,
+    forest: Forest,
+    plan: Plan,
+    run: Run,
+    level: Found,
+) -> list[Row]:
+    made, scores, broken_by = level
     if not bool(scores.nodes.isfinite().all()):
         raise ValueError(
             f"the model {subject.name!r} gave scores that are not finite ({_said(run)}); rows "
@@ -169,7 +192,7 @@ def _chunk(subject: Subject, images: AuditImages, index: slice, forest: Forest, 
             "valid": valid[i],
         }
         | ({"broken_by": broken_by[i]} if broken_by[i] else {})
-        for i, image in enumerate(images.ids[index])
+        for i, image in enumerate(ids)
     ]
 
 
@@ -191,8 +214,7 @@ def attack_level(
     objective = level_objective(forest, leaves, run.attacked, loss)
     if isinstance(attack, AutoAttack):
         found = attack.run(model, images, objective, plan.threat, generator=noise, batch_size=plan.batch_size)  # type: ignore[arg-type]
-        names: list[str | None] = [None, *(stage.name for stage in attack.stages), None]  # 0: was wrong; -1: robust
-        return found.images, [names[stage] for stage in found.stage.tolist()]
+        return found.images, [stage_names(attack)[stage] for stage in found.stage.tolist()]
     made = attack(model, images, objective, plan.threat, generator=noise, batch_size=plan.batch_size)
     return made, [None] * len(leaves)
 
@@ -244,7 +266,7 @@ def _header(
             for s in subjects
         },
         "threat": {"eps": plan.threat.eps, "norm": plan.threat.norm},
-        "attacks": {run.name: _record(run.attack) for run in plan.runs(forest) if run.attack},
+        "attacks": {run.name: _record(run, plan) for run in plan.runs(forest) if run.attack},
         "stop": plan.stop,
         "forest": forest.fingerprint,
         "images": len(images.ids),
@@ -256,7 +278,12 @@ def _header(
     }
 
 
-def _record(part: LevelAttack) -> dict[str, Any]:
-    """An attack as JSON; a cascade with the names of its stages."""
-    stages = {"stages": [s.name for s in part.attack.stages]} if isinstance(part.attack, AutoAttack) else {}
-    return described(part) | stages
+def _record(run: Run, plan: Plan) -> dict[str, Any]:
+    """An attack as JSON; a cascade with the names of its stages, and whether it shares its images."""
+    part = run.attack
+    assert part is not None
+    if not isinstance(part.attack, AutoAttack):
+        return described(part)
+    stages = [stage.name for stage in part.attack.stages]
+    shared = {"stages": [*stages, ELSEWHERE], "share": True} if plan.shares(run) else {"stages": stages}
+    return described(part) | shared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -52,8 +53,10 @@ class Plan:
     `all_levels` is the attack on the mean cross-entropy of all levels, None for no such run. With `stop`, an image
     leaves an attack once the attacked decision has changed: several times faster, the same robust accuracy, but
     transfer to other levels is then that of a barely sufficient attack (cascades always stop, and attacks around an
-    attack are left as they are). `batch_size` is how many images the model sees at once; rows depend on it only where
-    the model's rounding does.
+    attack are left as they are). With `share`, a cascade goes through all levels of an image at once, and an image that
+    was found at one level counts at every level that it breaks (`auditing.sharing`): never more robust decisions, but
+    where such an image lands is no longer what the attack on its level alone does. `batch_size` is how many images the
+    model sees at once; rows depend on it only where the model's rounding does.
 
     Raises:
         ValueError: two attacks of one name, an unknown readout, an attack that returns its last iterate, or a
@@ -65,6 +68,7 @@ class Plan:
     readouts: tuple[Readout, ...] = ("direct",)
     all_levels: Search | None = PGD()  # noqa: RUF009 - a frozen record
     stop: bool = False
+    share: bool = False
     batch_size: int = 64
     seed: int = 0
 
@@ -99,6 +103,20 @@ class Plan:
             everything = LevelAttack(self.all_levels, "cross_entropy")
             yield Run(everything.name, "all", everything)
 
+    def together(self, forest: Forest) -> Iterator[tuple[Run, ...]]:
+        """The runs again, those in one tuple that images go through at once: all levels of a cascade that shares."""
+
+        def shared(run: Run) -> object:
+            return run.attack if self.shares(run) else run
+
+        for _, runs in groupby(self.runs(forest), key=shared):
+            yield tuple(runs)
+
+    def shares(self, run: Run) -> bool:
+        """Whether images of other levels count in a run; not where the model is random."""
+        attack = run.attack.attack if run.attack else None
+        return self.share and isinstance(attack, AutoAttack) and attack.version != "rand"
+
     def prepared(self, run: Run) -> Attack:
         """The attack of a run, which stops at success if the plan says so."""
         attack = run.attack.attack  # type: ignore[union-attr]
@@ -123,6 +141,11 @@ def level_objective(forest: Forest, leaves: Tensor, attacked: str, loss: Loss | 
     label, _, readout = attacked.partition(":")
     decision = Margin(forest.find_cut(label), leaves, readout=readout or "direct")  # type: ignore[arg-type]
     return decision if loss is None else decision.under(loss)
+
+
+def stage_names(attack: AutoAttack) -> list[str | None]:
+    """What rows say of the stages of `Broken`: None for 0, wrong before any attack, and for -1, robust."""
+    return [None, *(stage.name for stage in attack.stages), None]
 
 
 def described(part: object) -> Any:

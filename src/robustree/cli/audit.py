@@ -68,6 +68,9 @@ class Options:
     """The decisions that are attacked."""
     stop: bool = False
     """Let an image leave an attack once its decision has changed: faster, same robust accuracy, weaker transfer."""
+    share: bool = False
+    """Let AutoAttack count, at every level, what it found at any other: fewer passes, never a higher robust accuracy;
+    where an attack lands can then not be read."""
     checks: bool = True
     """Measure in 27 ways whether the figures can be trusted; what was found is printed and in the report."""
     strict: bool = False
@@ -127,6 +130,7 @@ def run(arguments: Sequence[str]) -> int:
         all_levels=None if protocol else options.pgd.attack(),
         readouts=options.readouts,
         stop=options.stop,
+        share=options.share,
         batch_size=options.batch_size,
         seed=options.seed,
     )
@@ -214,8 +218,8 @@ def _works(subjects: Sequence[Subject], count: int, forest: Forest, plan: Plan) 
     """The passes through a model that each chunk of an audit takes at most, in the audit's order."""
     size = plan.batch_size * CHUNK
     for _ in subjects:
-        for run in plan.runs(forest):
-            passes = _passes(run.attack) if run.attack else 1.0
+        for runs in plan.together(forest):
+            passes = sum(_passes(run.attack) if run.attack else 1.0 for run in runs)
             for start in range(0, count, size):
                 yield passes * min(size, count - start)
 

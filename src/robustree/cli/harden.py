@@ -24,11 +24,11 @@ from robustree.cli.loading import choose_device, forest_of_trees, open_model
 from robustree.cli.options import Device, ThreatOptions
 from robustree.cli.parsing import parse
 from robustree.cli.progress import Bar
-from robustree.data import DataSet, data_over
+from robustree.data import DataSet, data_over, streamed
 from robustree.geometry import Euclidean, Poincare, Space, Sphere
 from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
 from robustree.models import VisionLanguageModel
-from robustree.processes import LostProcessError
+from robustree.processes import LostProcessError, process_number
 from robustree.taxonomy import Forest
 from robustree.training import ChangedCourseWarning, Progress, Recipe, Runtime, StoppedError, harden, recipe_record
 from robustree.training.curves import Curves
@@ -71,6 +71,11 @@ class Options(Generic[Method]):
     """Images a step."""
     micro_batches: int = Recipe.micro_batches
     """Parts in which a batch is computed, to save memory."""
+    window: int | None = None
+    """Read tar or parquet shards in order, drawing from this many images at a time, for data of any size; left out,
+    every epoch is a permutation of all images."""
+    index: Path | None = None
+    """With --window: the folder for the index of the shards; beside them, in .robustree, if left out."""
     lr: float = Recipe.lr
     """Peak learning rate."""
     text_lr: float = Recipe.text_lr
@@ -94,6 +99,9 @@ class Options(Generic[Method]):
     depths: Depths = field(default_factory=Depths)
     template: str = TEMPLATE
     """The prompt of a class; {} becomes its name."""
+    shard_weights: bool = False
+    """Spread weights, gradients and moments over all processes (FSDP2), for encoders beyond one GPU: slower, the same
+    result but for rounding."""
     save_every: int = 50
     """Steps between saved states."""
     tensorboard: bool = False
@@ -115,6 +123,7 @@ class Options(Generic[Method]):
             steps=self.steps,
             batch_size=self.batch_size,
             micro_batches=self.micro_batches,
+            window=self.window,
             lr=self.lr,
             text_lr=self.text_lr,
             weight_decay=self.weight_decay,
@@ -147,10 +156,13 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(Command, arguments, command="harden", about="Harden a model against adversarial images.")
     device = choose_device(options.device)
     recipe, forest = options.recipe(), forest_of_trees(options.trees, options.data)
-    data = data_over(options.data, forest)
+    data = _data(options, forest)
     finished = is_finished(options.output, recipe, forest, data=options.data, model=options.model)
     runtime = Runtime(
-        cpu=device.type == "cpu", compiled=options.compile, activation_checkpointing=options.activation_checkpointing
+        cpu=device.type == "cpu",
+        compiled=options.compile,
+        activation_checkpointing=options.activation_checkpointing,
+        shard_weights=options.shard_weights,
     )
     cost = ""
     if not finished:
@@ -179,6 +191,18 @@ def run(arguments: Sequence[str]) -> int:
         audit = ["robustree", "audit", options.model, output, "--data", options.data, "--output", f"{output}-audit"]
         print(f"hardened model  {output}\n{cost}next            {shlex.join(audit)}")
     return 0
+
+
+def _data(options: Options[Any], forest: Forest) -> DataSet:
+    if options.window is None:
+        return data_over(options.data, forest)
+    first = process_number()[0] == 0
+    with Bar(Console(stderr=True, quiet=not first), "index", 1.0) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.update(done / total, images=0, work=1 / total, doing=f"shard {done} of {total}")
+
+        return streamed(options.data, forest, window=options.window, index=options.index, report=report)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from robustree.data.images import AuditImages, Augmented, TrainingImages, audite
 from robustree.data.readers import FORMATS, read_images
 from robustree.data.record import Record
 from robustree.data.records import CATALOG
+from robustree.data.shards import Streamed, open_shards
 from robustree.data.splits import TRAINING, audited_names
 from robustree.taxonomy import Forest, build_forest, leaves_of, read_forest, read_tree
 
@@ -107,6 +108,29 @@ def data_over(value: str, forest: Forest, *, native: bool = True) -> DataSet:
         audit=audit,
         record=record,
     )
+
+
+def streamed(
+    value: str,
+    forest: Forest,
+    *,
+    window: int,
+    index: Path | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> DataSet:
+    """What `data_over` gives, with training images from tar or parquet shards of any number (`open_shards`).
+
+    Raises:
+        ValueError: as `data_over` and `open_shards`, or the images are in the package.
+    """
+    record, path = named_record(value)
+    found, own = data_over(value, forest), record.native if record else None
+    if path is None:
+        raise ValueError(
+            f"window is {window}, but the images of {value} are in the package, not in shards: leave it out."
+        )
+    shards = open_shards(path, forest.leaves, window=window, index=index, report=report)
+    return replace(found, training=lambda size: Streamed(shards, own or size))
 
 
 def nothing_there(value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +35,15 @@ class EncodedImages:
             self.leaves[index],
             lambda position: self.read(positions[position]),
         )
+
+
+class Scanned(NamedTuple):
+    """What one file of images holds: `keys` and classes `leaves` (N,), and two numbers an image, `places` (N, 2), by
+    which its format finds it again."""
+
+    keys: tuple[str, ...]
+    leaves: Tensor
+    places: Tensor
 
 
 def joined(where: str, parts: Sequence[EncodedImages]) -> EncodedImages:

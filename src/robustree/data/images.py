@@ -56,16 +56,19 @@ class Augmented:
 
     def images(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """(B, 3, R, R) in [0, 1]."""
-        images = self.pixels[index]
-        flip = torch.rand(len(index), generator=generator) < 0.5
-        images[flip] = images[flip].flip(-1)
-        reach = max(1, images.shape[-1] // 16)
-        shifts = torch.randint(-reach, reach + 1, (len(index), 2), generator=generator)
-        padded = torch.nn.functional.pad(images, (reach,) * 4, mode="replicate")
-        side = images.shape[-1]
-        return torch.stack(
-            [
-                image[:, reach + int(y) : reach + int(y) + side, reach + int(x) : reach + int(x) + side]
-                for image, (y, x) in zip(padded, shifts, strict=True)
-            ]
-        )
+        return augment(self.pixels[index], generator)
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, 3, R, R) mirrored at random and shifted by up to a sixteenth of the side."""
+    flip = torch.rand(len(images), generator=generator) < 0.5
+    images[flip] = images[flip].flip(-1)
+    reach, side = max(1, images.shape[-1] // 16), images.shape[-1]
+    shifts = torch.randint(-reach, reach + 1, (len(images), 2), generator=generator)
+    padded = torch.nn.functional.pad(images, (reach,) * 4, mode="replicate")
+    return torch.stack(
+        [
+            image[:, reach + int(y) : reach + int(y) + side, reach + int(x) : reach + int(x) + side]
+            for image, (y, x) in zip(padded, shifts, strict=True)
+        ]
+    )

@@ -14,6 +14,7 @@ from robustree.data import DataSet
 from robustree.models import VisionLanguageModel
 from robustree.taxonomy import Forest
 from robustree.training.loop import Progress, train
+from robustree.training.order import first_images
 from robustree.training.recipe import Recipe
 from robustree.training.runtime import Runtime
 from robustree.tree_model import TreeModel, build_tree_model
@@ -42,7 +43,7 @@ def harden(
     size = model.image_encoder.preprocessing.resolution
     images = data.training(size)
     generator = torch.Generator().manual_seed(recipe.seed)
-    sample = torch.randperm(len(images.leaves), generator=generator)[:_CALIBRATION]
+    sample = first_images(recipe, images, _CALIBRATION, generator)
     tree_model = build_tree_model(
         model,
         forest,

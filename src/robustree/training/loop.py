@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,12 @@ from robustree.processes import noticing_lost_processes
 from robustree.training.acceleration import accelerated
 from robustree.training.errors import ChangedCourseWarning, NonFiniteError, NotEnoughMemoryError, out_of_memory
 from robustree.training.log import LOG, Log
-from robustree.training.order import Division, Part, TrainingData, first_division, part_of_batch
+from robustree.training.order import Division, Part, ShardedData, TrainingData, first_division, part_of_batch
 from robustree.training.prefetch import Prefetch
 from robustree.training.recipe import Recipe
 from robustree.training.runtime import Runtime
-from robustree.training.state import STATE, Reached, adopt_state, load_state, save_state
+from robustree.training.sharding import gather_into, whole
+from robustree.training.state import STATE, Reached, adopt_state, load_state, save_state, state_tensors
 from robustree.training.step import training_step
 from robustree.tree_model import Scores, TreeModel
 
@@ -113,12 +115,11 @@ def _steps(
     finish: Callable[[], None],
     during: ExitStack,
 ) -> None:
-    raw.to(runtime.device)
     select_trained(raw, text=recipe.method.trains_text)
-    frozen = Frozen(raw)
+    identity = _identity(raw, recipe, data)
+    frozen, given, raw = Frozen(raw, runtime.placed), raw, runtime.placed(raw)
     trained = [p for p in raw.parameters() if p.requires_grad]
     optimiser = adamw(raw, recipe)
-    identity = _identity(raw, recipe, data)
     step, division = _resumed(directory, raw, recipe, optimiser, identity, runtime)
     model = runtime.wrap(raw)
     log = Log(directory, step) if runtime.is_main else None
@@ -144,7 +145,7 @@ def _steps(
             halved = True
             runtime.free_memory()
             continue
-        terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        terms["gradient_norm"] = whole(torch.nn.utils.clip_grad_norm_(trained, 1.0))
         # The one place of a step where the host waits for the device.
         means = runtime.mean(torch.stack([value.float() for value in terms.values()])).tolist()
         logs = dict(zip(terms, means, strict=True))
@@ -160,11 +161,15 @@ def _steps(
         halt = runtime.any(stop())
         if log:
             log.add(step, logs)
-            if step % save_every == 0 or step == recipe.steps or halt:
+        if step % save_every == 0 or step == recipe.steps or halt:
+            tensors = state_tensors(raw, optimiser, keep=runtime.is_main)
+            if log:
                 log.write()
-                save_state(directory, raw, optimiser, Reached(step=step, division=division), identity)
+                save_state(directory, tensors, Reached(step=step, division=division), identity)
         if halt:
             break
+    if given is not raw:
+        gather_into(given, raw)
     if step == recipe.steps and runtime.is_main:
         finish()
 
@@ -186,7 +191,7 @@ def _gradient(
     full = False
     for number in own:
         last = number == own[-1]
-        exchange = last and runtime.world > 1
+        exchange = last and runtime.world > 1 and not runtime.shards
         following = (step, division, number + 1) if not last else (step + 1, division, own[0])
         part = parts.get((step, division, number), then=following if following[0] < recipe.steps else None)
         share = recipe.batch_size / (len(part.leaves) * runtime.world)
@@ -200,6 +205,8 @@ def _gradient(
                     if not exchange:
                         runtime.backward(loss / share)
             except RuntimeError as error:
+                if runtime.shards:
+                    _give_up(error, step)
                 if not out_of_memory(error):
                     raise
                 full, loss = True, None
@@ -214,6 +221,17 @@ def _gradient(
                         "free some memory and go on, with more processes if need be."
                     ) from error
     return None if runtime.any(full) else logs
+
+
+def _give_up(error: RuntimeError, step: int) -> NoReturn:
+    """Where weights are shared, every pass is an exchange: the others wait in it, and it cannot be done again."""
+    if out_of_memory(error):
+        raise NotEnoughMemoryError(
+            f"memory ran out at step {step + 1} among processes that share their weights: begin again with more "
+            "micro_batches, or with more processes."
+        ) from error
+    with noticing_lost_processes():
+        raise error
 
 
 def _halved(recipe: Recipe, step: int, division: Division, *, again: bool, announce: bool) -> Division:
@@ -268,6 +286,11 @@ def _resumed(
             f"batches were divided into {reached.division.parts}; for {runtime.world} processes they are divided into "
             f"{division.parts} from here on."
         )
+    if runtime.shards and division.parts % runtime.world:
+        raise ValueError(
+            f"batches are divided into {division.parts}, which {runtime.world} processes that share their weights "
+            "cannot do in step: start a number of processes that divides it."
+        )
     return reached.step, division
 
 
@@ -288,11 +311,12 @@ def adamw(raw: TreeModel, recipe: Recipe) -> torch.optim.AdamW:
 
 
 class Frozen(nn.Module):
-    """A copy of the model as it is now, without gradient: what FARE, PMG-AFT and AGFT compare with."""
+    """A copy of the model as it is now, without gradient: what FARE, PMG-AFT and AGFT compare with. `placed` puts it
+    where this process computes."""
 
-    def __init__(self, raw: TreeModel):
+    def __init__(self, raw: TreeModel, placed: Callable[[TreeModel], TreeModel] = lambda model: model):
         super().__init__()
-        self.model = copy.deepcopy(raw).requires_grad_(False).eval()
+        self.model = placed(copy.deepcopy(raw).requires_grad_(False).eval())
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Scores:
@@ -307,4 +331,6 @@ def _identity(raw: TreeModel, recipe: Recipe, data: TrainingData) -> str:
         "head": repr(raw.head),
         "pretrained weights": weights_digest(raw),
     }
+    if isinstance(data, ShardedData):
+        content["shards"] = data.fingerprint
     return json.dumps(content, sort_keys=True)

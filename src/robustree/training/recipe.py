@@ -19,8 +19,9 @@ class Recipe:
     `space`: the head that is trained (Sphere is CLIP's cosine head); `scale` multiplies its logit scale, which starts
     where the logit's slope in the cosine is CLIP's. `batch_size`: images an optimiser step, over all
     processes and `micro_batches`. `warmup`: fraction of `steps` over which the learning rate rises.
-    `text_lr`: the text projection's rate as a fraction of `lr`. `attack.step_size` is in units of eps. `precision`:
-    "bf16" runs the encoders under autocast, in the attack too; audits are always fp32."""
+    `window`: None draws every epoch's order over all images; a number reads shards in order and draws from that many
+    images at a time. `text_lr`: the text projection's rate as a fraction of `lr`. `attack.step_size` is in units of
+    eps. `precision`: "bf16" runs the encoders under autocast, in the attack too; audits are always fp32."""
 
     method: Method
     space: Space = field(default_factory=Sphere)
@@ -32,6 +33,7 @@ class Recipe:
     steps: int = 1000
     batch_size: int = 64
     micro_batches: int = 1
+    window: int | None = None
     lr: float = 1e-5
     text_lr: float = 0.1
     weight_decay: float = 1e-4
@@ -47,6 +49,10 @@ class Recipe:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}: "
                 "choose a divisor."
+            )
+        if self.window is not None and self.window < self.batch_size:
+            raise ValueError(
+                f"window {self.window} is smaller than batch_size {self.batch_size}: choose a window of many batches."
             )
         if self.precision not in get_args(Precision):
             raise ValueError(

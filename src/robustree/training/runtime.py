@@ -15,17 +15,41 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robustree.processes import noticing_lost_processes
+from robustree.training.sharding import shard
+from robustree.tree_model import TreeModel
 
 
 class Runtime:
     """Where a run computes and how its processes agree."""
 
-    def __init__(self, *, cpu: bool = False, compiled: bool = False, activation_checkpointing: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        cpu: bool = False,
+        compiled: bool = False,
+        activation_checkpointing: bool = False,
+        shard_weights: bool = False,
+    ) -> None:
         """`cpu`: compute on the CPU even where there is a GPU. `compiled`, `activation_checkpointing`: see
-        `training.acceleration`; like the number of processes they belong to no recipe and may change at a resume."""
+        `training.acceleration`; like the number of processes they belong to no recipe and may change at a resume.
+        `shard_weights`: no process holds all weights.
+
+        Raises:
+            ValueError: weights shall be shared, and there is one process, or encoders shall be compiled too.
+        """
         self._accelerator = Accelerator(cpu=cpu)
         self.compiled = compiled
         self.activation_checkpointing = activation_checkpointing
+        self.shards = shard_weights
+        if shard_weights and self.world == 1:
+            raise ValueError(
+                "the weights of one process cannot be shared: start several (torchrun --nproc-per-node 2 -m robustree "
+                "harden ...), or leave --shard-weights out."
+            )
+        if shard_weights and compiled:
+            raise ValueError(
+                "compiled encoders whose weights are shared are not supported: leave --compile or --shard-weights out."
+            )
 
     @property
     def device(self) -> torch.device:
@@ -43,8 +67,14 @@ class Runtime:
     def is_main(self) -> bool:
         return self._accelerator.is_main_process
 
+    def placed(self, model: TreeModel) -> TreeModel:
+        """The model on this process's device; a copy, if the weights are shared among processes."""
+        return shard(model, self.device, self.world) if self.shards else model.to(self.device)
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module to train through; attacks keep using the module itself."""
+        if self.shards:
+            return model
         wrapped = self._accelerator.prepare_model(model)
         if isinstance(wrapped, DistributedDataParallel):
             # No exchange in a forward pass: processes may differ in how many they make, and in which one memory ends.
@@ -56,7 +86,7 @@ class Runtime:
 
     def accumulate(self, model: nn.Module, *, last: bool):
         """A block whose gradients are exchanged between processes only if it is the `last` of a step."""
-        if last or self.world == 1:
+        if last or self.world == 1 or self.shards:
             return torch.enable_grad()
         return self._accelerator.no_sync(model)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from robustree.checkpoint import tensors_digest
 from robustree.training.errors import ChangedCourseWarning
 from robustree.training.order import Division
+from robustree.training.sharding import spread_like, whole
 from robustree.writing import write_whole
 
 STATE, BEFORE = "state.safetensors", "state-before.safetensors"
@@ -39,14 +40,22 @@ class Reached:
     damage: str = ""
 
 
-def save_state(
-    directory: Path, model: nn.Module, optimiser: torch.optim.Optimizer, reached: Reached, identity: str
-) -> None:
+def state_tensors(model: nn.Module, optimiser: torch.optim.Optimizer, *, keep: bool) -> dict[str, Tensor]:
+    """Trained weights and moments, whole: every process calls this, and those that do not `keep` them get nothing."""
+    parts = {f"model.{name}": p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    for index, moments in optimiser.state_dict()["state"].items():
+        parts |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
+    found = {}
+    for name, part in parts.items():
+        value = whole(part)  # one at a time: together they may not fit
+        if keep:
+            found[name] = value.contiguous() if value is part else value.cpu()
+    return found
+
+
+def save_state(directory: Path, tensors: dict[str, Tensor], reached: Reached, identity: str) -> None:
     """Write the state, and keep the one before it. `identity` names the run (recipe and data), so that no other run
     resumes from it."""
-    tensors = {f"model.{name}": p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    for index, moments in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value.contiguous() for name, value in moments.items()}
     about = {"step": reached.step, "division": asdict(reached.division), "identity": identity}
     about["sha256"] = _digest(tensors, about)
     # One entry: safetensors writes several in any order, and equal states shall be equal files.
@@ -127,15 +136,17 @@ def _digest(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
 
 def _restore(tensors: dict[str, Tensor], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     with torch.no_grad():
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "model":
-                parameters[rest].copy_(value)
+                parameters[rest].copy_(spread_like(value, parameters[rest]))
             else:
                 index, _, moment = rest.partition(".")
-                state.setdefault(int(index), {})[moment] = value
+                fits = moment != "step"
+                state.setdefault(int(index), {})[moment] = spread_like(value, trained[int(index)]) if fits else value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 

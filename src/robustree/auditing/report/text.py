@@ -78,6 +78,12 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
             f"{', '.join(cascades)} leaves an image at the first success: transfer to other levels is that of a barely "
             "sufficient attack."
         )
+    shared = [name for name, attack in figures["audit"].get("attacks", {}).items() if attack.get("share")]
+    if shared:
+        found.append(
+            f"{', '.join(shared)} counts at every level what it found at any other: robust accuracy is never higher "
+            "for it, but where an attack on one level lands cannot be read from its rows."
+        )
     for subject in figures["models"]:
         name = subject_name(subject, figures)
         for run in subject["attacks"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustree.data.encoded import EncodedImages
+from robustree.data.encoded import EncodedImages, files_below
 from robustree.data.readers.folder import read_csv, read_folder
 from robustree.data.readers.parquet import read_parquet
 from robustree.data.readers.tars import read_tars
@@ -28,13 +28,38 @@ def read_images(path: Path, classes: tuple[str, ...], splits: Sequence[str] = ()
     for suffix, read in ((".parquet", read_parquet), (".tar", read_tars)):
         if (path.suffix == suffix and path.is_file()) or (path.is_dir() and any(path.glob(f"*{suffix}"))):
             return read(path, classes, splits)
-    folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
-    if folders and set(folders) <= {*TRAINING, *VALIDATION, *TEST}:
-        (name, *_) = of_split(folders, splits, where=str(path))
-        return read_images(path / name, classes)
+    if (inside := _folder_of_split(path, splits)) is not None:
+        return read_images(inside, classes)
     if path.is_file():
         raise ValueError(f"{str(path)!r} is a file of another format; give {FORMATS}.")
     return read_folder(path, classes)
 
 
-__all__ = ["FORMATS", "read_csv", "read_folder", "read_images", "read_parquet", "read_tars"]
+def shard_files(path: Path, splits: Sequence[str] = ()) -> tuple[Path, ...]:
+    """The tar or parquet files that `read_images` would read.
+
+    Raises:
+        ValueError: there are none.
+    """
+    for suffix in (".parquet", ".tar"):
+        if path.suffix == suffix and path.is_file():
+            return (path,)
+        if path.is_dir() and any(path.glob(f"*{suffix}")):
+            return files_below(path, suffix, splits)
+    if (inside := _folder_of_split(path, splits)) is not None:
+        return shard_files(inside)
+    raise ValueError(
+        f"{str(path)!r} holds no shards: only tar and parquet files are read through a window; write the images into "
+        "such files, or leave the window out."
+    )
+
+
+def _folder_of_split(path: Path, splits: Sequence[str]) -> Path | None:
+    """The sub-folder of the first of the `splits` that there is, where all sub-folders are splits."""
+    folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    if not folders or not set(folders) <= {*TRAINING, *VALIDATION, *TEST}:
+        return None
+    return path / of_split(folders, splits, where=str(path))[0]
+
+
+__all__ = ["FORMATS", "read_csv", "read_folder", "read_images", "read_parquet", "read_tars", "shard_files"]

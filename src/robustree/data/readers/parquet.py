@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robustree.data.encoded import EncodedImages, files_below, joined, leaves_of_labels
+import torch
+
+from robustree.data.encoded import EncodedImages, Scanned, files_below, joined, leaves_of_labels
 
 IMAGES, LABELS = ("image", "img", "webp", "jpg", "png"), ("label", "fine_label", "cls", "variant")
 """Column names of images and labels, the first that is there counts."""
@@ -17,59 +21,87 @@ def read_parquet(path: Path, classes: tuple[str, ...], splits: Sequence[str] = (
     """A parquet file or a folder of them (`files_below`): images are structs {bytes, path} or bytes, labels class
     numbers or names.
 
-    Only labels are read now. One group of rows, decoded from the file but with its images still encoded, is kept: read
-    in order, every group is read once.
+    Only labels are read now. One group of rows of all the files, its images still encoded, is kept: read in order,
+    every group is read once.
 
     Raises:
         ValueError: pyarrow is missing, no such columns, a damaged file, or a label that is no class.
     """
-    files = files_below(path, ".parquet", splits)
-    return joined(str(path), [_part(file, classes, prefix=file.stem) for file in files])
+    files, groups = files_below(path, ".parquet", splits), Groups(rows=0)
+    return joined(str(path), [_part(file, classes, groups) for file in files])
 
 
-def _part(file: Path, classes: tuple[str, ...], *, prefix: str) -> EncodedImages:
+def _part(file: Path, classes: tuple[str, ...], groups: Groups) -> EncodedImages:
+    found = scan_parquet(file, classes)
+
+    def read(position: int) -> bytes:
+        group, row = found.places[position].tolist()
+        return groups.read(file, group, row)
+
+    return EncodedImages(str(file), tuple(f"{file.stem}/{key}" for key in found.keys), found.leaves, read)
+
+
+def scan_parquet(file: Path, classes: tuple[str, ...]) -> Scanned:
+    """The labels of a file; keys number the rows, places are (group, row in the group). See `read_parquet`."""
+    with _readable(file) as parquet:
+        table = parquet.ParquetFile(file)
+        _column(table.schema_arrow.names, IMAGES, file)
+        labels = _column(table.schema_arrow.names, LABELS, file)
+        numbers = table.read(columns=[labels]).column(labels).to_pylist()
+        counts = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
+        names = _names(table.schema_arrow.metadata, labels)
+    if None in numbers:
+        raise ValueError(f"{str(file)!r} has rows without a label (row {numbers.index(None)}): remove them.")
+    places = [(group, row) for group, count in enumerate(counts) for row in range(count)]
+    return Scanned(
+        tuple(f"{row:0{len(str(len(numbers)))}d}" for row in range(len(numbers))),
+        leaves_of_labels(numbers, classes, where=str(file), names=names),
+        torch.tensor(places, dtype=torch.int64).reshape(-1, 2),
+    )
+
+
+class Groups:
+    """Groups of rows of parquet files, images still encoded: the last one, and those used last up to `rows` rows."""
+
+    def __init__(self, rows: int):
+        self._most = rows
+        self._held: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+
+    @property
+    def rows(self) -> int:
+        """How many rows are in memory."""
+        return sum(len(column) for column in self._held.values())
+
+    def read(self, file: Path, group: int, row: int) -> bytes:
+        """The bytes of one image."""
+        if (file, group) not in self._held:
+            with _readable(file) as parquet, parquet.ParquetFile(file) as table:
+                name = _column(table.schema_arrow.names, IMAGES, file)
+                self._held[file, group] = table.read_row_group(group, columns=[name]).column(name)
+        self._held.move_to_end((file, group))
+        while len(self._held) > 1 and self.rows > self._most:
+            self._held.popitem(last=False)
+        value = self._held[file, group][row].as_py()
+        content = value["bytes"] if isinstance(value, dict) else value
+        if not isinstance(content, bytes):
+            raise ValueError(
+                f"{str(file)!r} has no image bytes in row {row} of group {group}: write the images into the file."
+            )
+        return content
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[Any]:
+    """pyarrow.parquet, whose errors become sentences about the file."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError(f"{str(file)!r} is read by pyarrow: pip install 'robustree[data]'.") from error
     try:
-        table = parquet.ParquetFile(file)
-        schema = table.schema_arrow
-        images, labels = (_column(schema.names, wanted, file) for wanted in (IMAGES, LABELS))
-        numbers = table.read(columns=[labels]).column(labels).to_pylist()
+        yield parquet
     except pyarrow.ArrowException as error:
         raise ValueError(f"{str(file)!r} is no parquet file that can be read ({error}): fetch it again.") from error
-    if None in numbers:
-        raise ValueError(f"{str(file)!r} has rows without a label (row {numbers.index(None)}): remove them.")
-    groups = _Groups(table, images, str(file))
-    return EncodedImages(
-        str(file),
-        tuple(f"{prefix}/{row:0{len(str(len(numbers)))}d}" for row in range(len(numbers))),
-        leaves_of_labels(numbers, classes, where=str(file), names=_names(schema.metadata, labels)),
-        groups.read,
-    )
-
-
-class _Groups:
-    """One column of images, of which one group of rows is in memory."""
-
-    def __init__(self, table: Any, column: str, where: str):
-        self._table, self._column, self._where = table, column, where
-        counts = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
-        self._places = [(group, row) for group, count in enumerate(counts) for row in range(count)]
-        self._group, self._rows = -1, None
-
-    def read(self, position: int) -> bytes:
-        group, row = self._places[position]
-        if group != self._group or self._rows is None:
-            self._rows = self._table.read_row_group(group, columns=[self._column]).column(self._column)
-            self._group = group
-        value = self._rows[row].as_py()
-        content = value["bytes"] if isinstance(value, dict) else value
-        if not isinstance(content, bytes):
-            raise ValueError(f"{self._where!r} has no image bytes in row {position}: write the images into the file.")
-        return content
 
 
 def _column(names: Sequence[str], wanted: Sequence[str], file: Path) -> str:
