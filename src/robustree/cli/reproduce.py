@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
 import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
 from rich.console import Console
 
+from robustree import __version__
 from robustree.auditing.rows import read_rows
 from robustree.checkpoint import load_checkpoint
 from robustree.cli.audit import audit_with_bar
@@ -28,7 +31,7 @@ from robustree.processes import process_number
 from robustree.reproducing import SCALES, TABLES, Backbone, PaperTable, Scale
 from robustree.reproducing.commands import harden_command
 from robustree.reproducing.jobs import Cell, Job, Prices, jobs_of, machine_lacks, prices
-from robustree.reproducing.page import content_of, write_page
+from robustree.reproducing.page import content_of, duration, write_page
 from robustree.reproducing.place import Machine, Place, inspect_machine
 from robustree.reproducing.results import figures, protocol, write_result
 from robustree.reproducing.scales import ScaleName
@@ -159,9 +162,20 @@ def _reproduce(table: PaperTable, place: Place, options: Options, console: Conso
             if job.ready and not refused[job.candidate.name]:
                 _make(job, place, device, command)
         content = content_of(table, place, jobs_of(table, place), priced, refused)
-        path = write_page(place.directory, content)
+        path = write_page(place.directory, content | {"made": _made(device, command)})
     print_result(content, console)
     console.print(f"written  {path} and {path.with_suffix('.json').name}", soft_wrap=True)
+
+
+def _made(device: torch.device, command: str) -> dict[str, Any]:
+    """With what a table was made."""
+    return {
+        "command": command,
+        "robustree": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {device.type}",
+    }
 
 
 def _refused(job: Job, place: Place, priced: Prices | None, machine: Machine, hours: float) -> str:
@@ -170,7 +184,7 @@ def _refused(job: Job, place: Place, priced: Prices | None, machine: Machine, ho
     if lacks := machine_lacks(job, price, place, machine):
         return f"needs {'; '.join(lacks)}"
     if price and price.whole.hours > hours:
-        return f"would take {price.whole.hours:,.0f} hours: --hours {math.ceil(price.whole.hours)} allows them"
+        return f"takes {duration(price.whole.hours)} at most, longer than --hours {hours:g}"
     return ""
 
 

@@ -41,16 +41,20 @@ def print_plan(content: Mapping[str, Any], console: Console) -> None:
             console.print(f"  {lack}", soft_wrap=True)
     for row in content["rows"]:
         if row["refused"]:
-            console.print(f"not begun: {row['label']} {row['refused']}", style=STYLES["flag"], soft_wrap=True)
+            console.print(f"{row['label']}: {state_of(row)}", style=STYLES["flag"], soft_wrap=True)
+    console.print()
 
 
 def print_result(content: Mapping[str, Any], console: Console) -> None:
     """Published figures beside own ones where the terminal is wide enough, and below what each are of."""
     out, own = content["published"], content["own"]
-    left = _grid("published", *map(_broken, out["titles"]), "source", right=range(1, len(out["titles"]) + 1))
-    states = [Text("" if row["state"] == "measured" else state_of(row), STYLES["flag"]) for row in content["rows"]]
-    said = [""] if any(state.plain for state in states) else []
-    right = _grid(f"here, {own['scale']}", *map(_broken, own["titles"]), *said, right=range(1, len(own["titles"]) + 1))
+    lines = "\n" * max(_broken(title).count("\n") for title in (*out["titles"], *own["titles"]))
+    left = _grid(f"{lines}published", *map(_broken, out["titles"]), "source", right=range(1, len(out["titles"]) + 1))
+    states = [Text("not begun" if row["refused"] else row["state"], STYLES["flag"]) for row in content["rows"]]
+    said = [""] if any(state.plain != "measured" for state in states) else []
+    right = _grid(
+        f"{lines}here, {own['scale']}", *map(_broken, own["titles"]), *said, right=range(1, len(own["titles"]) + 1)
+    )
     for row, state in zip(content["rows"], states, strict=True):
         marks = " ".join(f"[{number}]" for number in row["sources"])
         left.add_row(Text(row["label"]), *map(published, row["published"]), Text(marks, "dim"))

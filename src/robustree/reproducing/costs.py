@@ -51,7 +51,7 @@ def measure_speed(
 ) -> Speed:
     """Take the time of one training step of a recipe with a CLIP of that configuration and random weights."""
     model = build_clip(config, device)
-    side = model.config.vision_config.image_size  # type: ignore[union-attr]
+    side = int(model.config.vision_config.image_size)  # type: ignore[union-attr,arg-type]
     fit = Preprocessing(resolution=side, mean=CLIP_MEAN, std=CLIP_STD)
     encoder = ImageEncoder(model.vision_model, model.visual_projection, fit).to(device)  # type: ignore[arg-type]
     projection: torch.nn.Linear = model.text_projection  # type: ignore[assignment]

@@ -92,10 +92,10 @@ def footprint(config: dict) -> Footprint:
     meta = torch.device("meta")
     model = build_clip(config, meta)
     tower = model.vision_model
-    side = model.config.vision_config.image_size  # type: ignore[union-attr]
+    side = int(model.config.vision_config.image_size)  # type: ignore[union-attr,arg-type]
 
     def passed(*, image: bool) -> tuple[float, float, float]:
-        tower.requires_grad_(not image)  # type: ignore[operator]
+        model.requires_grad_(not image)
         images = torch.empty(1, 3, side, side, device=meta).requires_grad_(image)
         kept: dict[int, Tensor] = {}
 

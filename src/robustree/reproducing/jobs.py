@@ -137,11 +137,14 @@ def prices(
     None where no architecture is known.
     """
     first = next((job.candidate for job in jobs if job.candidate.method is not None), None)
-    backbones: set[Backbone] = {job.candidate.backbone for job in jobs} & set(place.scale.models)
-    configs = {name: clip_config(name, place.scale.models[name]) for name in backbones}
-    counted: dict[Backbone, Footprint] = {
-        name: footprint(config) for name, config in configs.items() if config is not None
-    }
+    counted: dict[Backbone, Footprint] = {}
+    configs: dict[Backbone, dict] = {}
+    backbones: list[Backbone] = [job.candidate.backbone for job in jobs]
+    for backbone in dict.fromkeys(backbones):
+        where = place.scale.models.get(backbone)
+        config = clip_config(backbone, where) if where else None
+        if config is not None:
+            configs[backbone], counted[backbone] = config, footprint(config)
     recipe = place.scale.recipe(first) if first else None
     config = configs.get(first.backbone) if first else None
     if first is None or recipe is None or config is None:

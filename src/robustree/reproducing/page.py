@@ -128,8 +128,8 @@ def shown(cell: Mapping[str, Any] | None, *, interval: bool = False) -> str:
 
 
 def state_of(row: Mapping[str, Any]) -> str:
-    """What became of a row, and why it was not begun where all was here."""
-    return "; ".join(part for part in (row["state"], row["refused"]) if part)
+    """What became of a row, or why it was not begun where all was here."""
+    return f"not begun: {row['refused']}" if row["refused"] else row["state"]
 
 
 def published(values: Sequence[float]) -> str:
@@ -175,6 +175,8 @@ def markdown(content: Mapping[str, Any]) -> str:
 def needs_cells(need: Mapping[str, Any]) -> list[str]:
     """FLOPs, hours of hardening and of audits, memory, disk and finished cells of one model."""
     done = f"{need['done']} of {need['cells']}"
+    if need["done"] == need["cells"]:
+        return [*["–"] * 5, done]
     if "flops" not in need:
         return [*["not known"] * 5, done]
     hours = (duration(need["hours_of_hardening"]), duration(need["hours_of_audits"]))
