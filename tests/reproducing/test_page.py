@@ -75,13 +75,13 @@ def test_a_result_of_another_protocol_is_refused(place: Place) -> None:
 
 
 def test_figures_of_rows() -> None:
-    """Four images: one wrong from the start, one that falls at the leaf, one at the level above, one that stands."""
-    forest = build_forest(("a", "b"), [TreeSource("t", {"both": ["a", "b"]})])
+    """Four images of one class: one wrong from the start, two that fall at the leaf, one that stands; groups stand."""
+    forest = build_forest(("a", "b", "c", "d"), [TreeSource("t", {"one": ["a", "b"], "two": ["c", "d"]})])
     labels = [cut.label for cut in forest.cuts()]
     falls = {"0": ("", 1), "1": ("leaf", 0), "2": ("leaf", 0), "3": (None, 0)}
 
     def row(image: str, attack: str, attacked: str, leaf: int) -> dict[str, Any]:
-        decided = {labels[0]: leaf, **dict.fromkeys(labels[1:], 0)}
+        decided = {labels[0]: leaf, labels[1]: 0}
         base = {"image": image, "leaf": 0, "model": "m", "head": "cosine", "attack": attack, "attacked": attacked}
         return base | {"direct": decided, "summed": decided, "distance": 0.0, "valid": True}
 
@@ -92,6 +92,10 @@ def test_figures_of_rows() -> None:
     found = figures([*rows, row("0", "clean", "", 0) | {"model": "other"}], forest, "m")
     assert (found["images"], found["clean"]["value"], found["robust"]["value"]) == (4, 0.75, 0.25)
     assert found["levels"] == {"clean": (0.75 + 1) / 2, "robust": (0.25 + 1) / 2}
+    alone = build_forest(forest.leaves, [])
+    rows = [row | {name: {"leaf": row[name]["leaf"]} for name in ("direct", "summed")} for row in rows]
+    leaf_only = figures([row for row in rows if row["attacked"] in ("", "leaf")], alone, "m")
+    assert leaf_only == found | {"levels": None}
 
 
 @pytest.mark.parametrize(("hours", "text"), [(5240.2, "5,240 h"), (0.5, "30 min"), (0.001, "4 s"), (0.0, "0 s")])
