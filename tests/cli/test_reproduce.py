@@ -112,7 +112,7 @@ def test_what_a_machine_has_too_little_of_is_not_begun(
 
 def test_what_would_take_too_long_is_not_begun(run: Run, words: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "harden_with_bar", None)
-    ran = run(*words, "--step-seconds", 36000)
+    ran = run(*words, "--step-seconds", 360000)
     assert ran.code == 0
     assert "as --step-seconds says" in " ".join(ran.out.split())
     assert "universal: not begun: takes " in ran.out and "longer than --hours 24" in ran.out

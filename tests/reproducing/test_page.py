@@ -98,6 +98,6 @@ def test_figures_of_rows() -> None:
     assert leaf_only == found | {"levels": None}
 
 
-@pytest.mark.parametrize(("hours", "text"), [(5240.2, "5,240 h"), (0.5, "30 min"), (0.001, "4 s"), (0.0, "0 s")])
+@pytest.mark.parametrize(("hours", "text"), [(5240.2, "5,240 h"), (0.5, "30 min"), (0.001, "4 s"), (0.0, "–")])
 def test_durations(hours: float, text: str) -> None:
     assert duration(hours) == text

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustree.cli.table import STYLES
-from robustree.reproducing.page import NEEDS, needs_cells, published, shown, state_of
+from robustree.reproducing.page import NEEDS, needs_rows, published, shown, state_of
 from robustree.reproducing.tables import PaperTable
 
 
@@ -31,8 +31,9 @@ def print_tables(tables: Iterable[PaperTable], console: Console) -> None:
 def print_plan(content: Mapping[str, Any], console: Console) -> None:
     """What every model still takes, how that was reckoned, and what is not here."""
     grid = _grid(f"{content['table']}, {content['own']['scale']}", *NEEDS, right=range(1, 1 + len(NEEDS)))
-    for need in content["needs"]["models"]:
-        grid.add_row(need["model"], *needs_cells(need))
+    rows = needs_rows(content["needs"]["models"])
+    for number, cells in enumerate(rows, 1):
+        grid.add_row(*cells, end_section=number == len(content["needs"]["models"]) < len(rows))
     console.print(grid)
     console.print(f"times of one device, at most: {content['needs']['about']}", style="dim")
     if content["lacks"]:

@@ -189,13 +189,29 @@ NEEDS = ("FLOPs", "harden", "audits", "memory", "disk", "cells done")
 
 def duration(hours: float) -> str:
     """Hours in a unit that fits."""
+    if not hours:
+        return "–"
     if hours >= 1:
         return f"{hours:,.0f} h"
     return f"{hours * 60:,.0f} min" if hours * 60 >= 1 else f"{hours * 3600:,.0f} s"
 
 
+def needs_rows(needs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of every model, and of all together: memory is that of the largest."""
+    rows = [[need["model"], *needs_cells(need)] for need in needs]
+    left = [need for need in needs if "flops" in need and need["done"] < need["cells"]]
+    if len(left) < 2:
+        return rows
+    added = {
+        name: sum(need[name] for need in left) for name in ("flops", "disk", "hours_of_hardening", "hours_of_audits")
+    }
+    counts = {name: sum(need[name] for need in needs) for name in ("done", "cells")}
+    together = added | counts | {"memory": max(need["memory"] for need in left)}
+    return [*rows, ["together", *needs_cells(together)]]
+
+
 def _needs(needs: Sequence[Mapping[str, Any]], about: str | None) -> list[str]:
-    grid = _grid(["model", *NEEDS], [[need["model"], *needs_cells(need)] for need in needs])
+    grid = _grid(["model", *NEEDS], needs_rows(needs))
     return [*grid, "", f"Times of one device, at most: {about}."] if about else grid
 
 
