@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from robustree.data import CATALOG
-from robustree.reproducing import PAPER, TABLES
+from robustree.reproducing import PAPER, SCALES, TABLES
 from robustree.reproducing.jobs import jobs_of
 from robustree.reproducing.page import content_of, duration, markdown, published, shown
 from robustree.reproducing.place import Place
@@ -51,6 +51,7 @@ def test_the_page_keeps_published_and_own_apart(place: Place) -> None:
     page = markdown(content_of(TABLES["main"], place, jobs_of(TABLES["main"], place)))
     before, after = page.split("## Here, scale paper")
     assert "| TeCoA | 52.62 | 38.91 | [1] |" in before and "12.3" not in before
+    assert "HR-ZS, clean: cifar10 87.13, pcam 51.69, caltech256 81.85, cars 48.23, aircraft 17.76 (" in before
     assert "12.3 (10.0 to 90.0)" in after and "38.91" not in after
     assert "| AoS | 61.70 | 43.88 | [1] | no code and too little text: quoted only |" in before
     assert "not published: curvature" in after
@@ -96,6 +97,21 @@ def test_figures_of_rows() -> None:
     rows = [row | {name: {"leaf": row[name]["leaf"]} for name in ("direct", "summed")} for row in rows]
     leaf_only = figures([row for row in rows if row["attacked"] in ("", "leaf")], alone, "m")
     assert leaf_only == found | {"levels": None}
+
+
+def test_the_documentation_has_every_row_and_all_that_is_taken() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    for scale in SCALES.values():
+        assert scale.about in page
+        assert all(f"- {line}\n" in page for line in scale.assumed)
+    for table in TABLES.values():
+        assert f"### {table.name}\n" in page
+        assert all(f"- {line}\n" in page for line in table.unknown)
+        titles = ["clean", *(PAPER.title(evaluation) for evaluation in table.evaluations)]
+        for row in table.rows:
+            cells = [published([found.figures["average"] for found in row.figures(title)]) for title in titles]
+            model = f"`{row.candidate.name}`" if row.candidate else "quoted"
+            assert f"| {row.label} | {model} | {' | '.join(cells)} |" in page
 
 
 @pytest.mark.parametrize(("hours", "text"), [(5240.2, "5,240 h"), (0.5, "30 min"), (0.001, "4 s"), (0.0, "–")])

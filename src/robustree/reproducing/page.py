@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from robustree.auditing.protocols import published_rows
 from robustree.reproducing.jobs import Cell, Job, Prices, lacks_of, needs_of
 from robustree.reproducing.place import GB, Place
 from robustree.reproducing.scales import PAPER, Scale
@@ -35,13 +36,23 @@ def content_of(
     return {
         "table": table.name,
         "about": table.about,
-        "published": {"titles": titles, "of": PUBLISHED, "sources": sources},
+        "published": {"titles": titles, "of": PUBLISHED, "sources": sources, "by_data_set": _by_data_set(table)},
         "own": {"titles": _own_titles(table, scale), "of": own_protocol(table, scale), "scale": scale.name},
         "rows": rows,
         "needs": {"about": priced.about if priced else None, "models": needs_of(jobs, place, priced)},
         "lacks": lacks_of(jobs),
         "unknown": [*table.unknown, *scale.assumed],
     }
+
+
+def _by_data_set(table: PaperTable) -> list[str]:
+    """What was published about single data sets, a line for each method and attack."""
+    rows = published_rows(table.by_data_set) if table.by_data_set else ()
+    return [
+        f"{row.method}, {row.attack}: {', '.join(f'{name} {value:.2f}' for name, value in row.figures.items())} "
+        f"({row.source})"
+        for row in rows
+    ]
 
 
 def own_protocol(table: PaperTable, scale: Scale) -> str:
@@ -154,6 +165,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         ],
     )
     lines += ["", *(f"[{number}] {source}  " for number, source in enumerate(content["published"]["sources"], 1))]
+    lines += [f"{line}  " for line in content["published"]["by_data_set"]]
     lines += ["", f"## Here, scale {content['own']['scale']}", "", f"{content['own']['of']}.", ""]
     lines += _grid(
         ["row", *content["own"]["titles"], "state"],
