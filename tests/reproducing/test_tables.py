@@ -43,7 +43,7 @@ PUBLISHED = {
         "both": ([62.14], [44.34]),
     },
 }
-"""Clean, PGD-20, AutoAttack, as ../reference says them."""
+"""Clean, PGD-20, AutoAttack, as the public summaries give them."""
 OPTIONS = {
     "hita": {"vic": 0.0, "gap_label": 0.0, "gap_image": 0.0},
     "hita-vic": {"gap_label": 0.0, "gap_image": 0.0},
