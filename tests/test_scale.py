@@ -1,4 +1,5 @@
-"""The arithmetic of `benchmarks/scale.py`: the best interval by brute force, and quantities that are known."""
+"""The arithmetic of long runs and of `benchmarks/scale.py`: the best interval by brute force, and quantities that are
+known."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from robustree.reproducing.long_runs import Assumptions, best_interval, estimate, overhead
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "scale.py"
 
@@ -24,20 +27,20 @@ def scale() -> ModuleType:
 
 @pytest.mark.parametrize("save", [0.1, 4.0, 60.0])
 @pytest.mark.parametrize("failure", [600.0, 1e5, 1e7])
-def test_no_other_interval_loses_less(scale: ModuleType, save: float, failure: float) -> None:
+def test_no_other_interval_loses_less(save: float, failure: float) -> None:
     """Daly's formula is a series: within 0.1 % of the least overhead on a fine grid."""
-    best = scale.overhead(scale.best_interval(save, failure), save, failure, 0.0)
+    best = overhead(best_interval(save, failure), save, failure, 0.0)
     grid = [1.01**k for k in range(-200, 1800)]
-    least = min(scale.overhead(interval, save, failure, 0.0) for interval in grid if interval < 20 * failure)
+    least = min(overhead(interval, save, failure, 0.0) for interval in grid if interval < 20 * failure)
     assert least == pytest.approx(best, rel=1e-3)
     assert best > 1
 
 
-def test_the_interval_is_youngs_where_saving_is_quick(scale: ModuleType) -> None:
-    assert scale.best_interval(1.0, 1e8) == pytest.approx((2 * 1.0 * 1e8) ** 0.5, rel=1e-3)
+def test_the_interval_is_youngs_where_saving_is_quick() -> None:
+    assert best_interval(1.0, 1e8) == pytest.approx((2 * 1.0 * 1e8) ** 0.5, rel=1e-3)
 
 
-def test_without_failures_a_run_takes_its_steps_and_its_data_flows_as_they_do(scale: ModuleType) -> None:
+def test_without_failures_a_run_takes_its_steps_and_its_data_flows_as_they_do() -> None:
     given: dict[str, Any] = {
         "step_seconds": 2.0,
         "batch_size": 64,
@@ -51,13 +54,13 @@ def test_without_failures_a_run_takes_its_steps_and_its_data_flows_as_they_do(sc
         "write_bytes": 1e9,
         "restart_seconds": 300.0,
     }
-    row = scale.estimate(scale.Assumptions(**given), 8)
+    row = estimate(Assumptions(**given), 8)
     assert row.gpu_hours == pytest.approx(3 * 1e5 * 2.0 * 2 / 3600, rel=1e-5)  # steps x seconds x GPUs
     assert row.days == pytest.approx(row.gpu_hours / 8 / 24)
     assert row.data_bytes == pytest.approx(8 * 16 * 1e5)  # 16 images a second and GPU
     assert row.failure_hours == pytest.approx(1e12 / 8)
     assert row.lost < 1e-5
-    lossy = scale.estimate(scale.Assumptions(**given | {"gpu_failure_hours": 100.0}), 1000)
+    lossy = estimate(Assumptions(**given | {"gpu_failure_hours": 100.0}), 1000)
     assert lossy.gpu_hours == pytest.approx(row.gpu_hours / (1 - lossy.lost), rel=1e-5)
     assert 0.5 < lossy.lost < 1  # a failure every six minutes, five of them for the restart
 

@@ -61,7 +61,7 @@ def test_unknown_command(run: Run) -> None:
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
         "error: there is no command 'hardn' (did you mean 'harden'?): "
-        "the commands are quickstart, harden, audit, attack, misspell, classify, demo, tree, data, report, "
+        "the commands are quickstart, harden, audit, attack, misspell, classify, demo, tree, data, reproduce, report, "
         "leaderboard, convert, card, push, doctor, completion.\n"
     )
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from robustree.attacks import PGD, Attack, AutoAttack, Search, Threat
+from robustree.attacks import PGD, Attack, AutoAttack, Search, Threat, Transfer
 from robustree.checkpoint import weights_digest
 from robustree.objectives import READOUTS, Loss, Margin, Objective, Readout, every_level
 from robustree.taxonomy import Forest
@@ -34,6 +34,23 @@ class LevelAttack:
     @property
     def name(self) -> str:
         return self.attack.name if self.loss is None else f"{self.attack.name}-{self.loss}"
+
+    @property
+    def passes(self) -> Passes:
+        """What an image that withstands takes; one that leaves early takes less."""
+        whole = self.attack.attack if isinstance(self.attack, Transfer) else self.attack
+        stages = [stage.attack for stage in whole.stages] if isinstance(whole, AutoAttack) else [whole]
+        searches = [stage for stage in stages if isinstance(stage, Search)]
+        looks = [search.evaluations * search.restarts * max(1, search.targets) for search in searches]
+        gradients = sum(look for look, search in zip(looks, searches, strict=True) if search.gradients)
+        return Passes(1 + sum(looks), gradients)
+
+
+class Passes(NamedTuple):
+    """Forward passes and gradients of one image, its judgement after the attack included."""
+
+    forwards: int
+    gradients: int
 
 
 class Run(NamedTuple):

@@ -21,7 +21,8 @@ ProtocolName = Literal["hrzs", "tecoa", "fare", "tga"]
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Figures (% right) of one method under one attack by data set, and their "average" over `average_of`."""
+    """Figures (% right) of one method under one attack by data set, and their "average" over `average_of`, where they
+    are published."""
 
     method: str
     model: str
@@ -66,7 +67,7 @@ class Protocol:
     @property
     def published(self) -> tuple[Published, ...]:
         """What was published under this protocol."""
-        return tuple(Published(**row) for row in _rows()[self.name])
+        return published_rows(self.name)
 
 
 _SMALL = ("cifar10", "cifar100", "stl10")
@@ -142,6 +143,11 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
 )
 
 
+def published_rows(section: str) -> tuple[Published, ...]:
+    """The rows of one section of `published.json`: a protocol's name, or a table of a paper."""
+    return tuple(Published(**row) for row in _sections()[section])
+
+
 @cache
-def _rows() -> dict[str, list[dict]]:
+def _sections() -> dict[str, list[dict]]:
     return json.loads(files("robustree.auditing").joinpath("published.json").read_text(encoding="utf-8"))

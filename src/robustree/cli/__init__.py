@@ -23,6 +23,7 @@ COMMANDS = (
     ("demo", "open a local page that attacks an image while you watch"),
     ("tree", "show, check, list, build or compare label trees"),
     ("data", "list, check or fetch data sets"),
+    ("reproduce", "make the paper's tables, as far as this machine goes"),
     ("report", "rebuild the report of an audit from its rows"),
     ("leaderboard", "rank the models of a folder of audits on one page"),
     ("convert", "weights between the layouts of transformers and open_clip"),

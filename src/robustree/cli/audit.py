@@ -12,13 +12,13 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from robustree.attacks import AutoAttack, Search, Transfer
+from robustree.attacks import Transfer
 from robustree.auditing.audit import CHUNK, Status, Subject, audit
 from robustree.auditing.checks import Check, worst
 from robustree.auditing.checks.battery import Progress, run_checks
 from robustree.auditing.curves import measure_curves
 from robustree.auditing.exhibits import make_exhibits
-from robustree.auditing.plan import LevelAttack, Plan
+from robustree.auditing.plan import LevelAttack, Passes, Plan
 from robustree.auditing.protocols import ProtocolName
 from robustree.cli.endings import Ended, keeping, sentence
 from robustree.cli.loading import Loaded, Source, choose_device, choose_forest, open_over, sources
@@ -215,22 +215,12 @@ def audit_with_bar(
 
 
 def _works(subjects: Sequence[Subject], count: int, forest: Forest, plan: Plan) -> Iterator[float]:
-    """The passes through a model that each chunk of an audit takes at most, in the audit's order."""
+    """The passes through a model that each chunk of an audit takes at most, in the audit's order; a gradient takes one
+    and a half."""
     size = plan.batch_size * CHUNK
     for _ in subjects:
         for runs in plan.together(forest):
-            passes = sum(_passes(run.attack) if run.attack else 1.0 for run in runs)
+            passes = [run.attack.passes if run.attack else Passes(1, 0) for run in runs]
+            work = sum(each.forwards + 1.5 * each.gradients for each in passes)
             for start in range(0, count, size):
-                yield passes * min(size, count - start)
-
-
-def _passes(attack: LevelAttack) -> float:
-    """Forward passes an image, a gradient counted as 1.5 of them; what leaves early makes it fewer."""
-    whole = attack.attack.attack if isinstance(attack.attack, Transfer) else attack.attack
-    stages = [stage.attack for stage in whole.stages] if isinstance(whole, AutoAttack) else [whole]
-    total = 1.0
-    for search in stages:
-        if isinstance(search, Search):
-            each = 2.5 if search.gradients else 1.0
-            total += each * search.evaluations * search.restarts * max(1, search.targets)
-    return total
+                yield work * min(size, count - start)
