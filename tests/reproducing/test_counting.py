@@ -24,8 +24,8 @@ def _candidate(name: str) -> Candidate:
         ("tecoa", (4, 3, 1)),  # three steps of the attack, then the loss
         ("hrft", (4, 3, 1)),  # one attack on all levels costs no more
         ("hrft-5-trees", (4, 3, 1)),
-        ("fare", (6, 3, 1)),  # and twice the frozen model
-        ("agft", (6, 3, 1)),
+        ("fare", (5, 3, 1)),  # and once the frozen model
+        ("agft", (5, 3, 1)),
         ("pmg-aft", (6, 3, 2)),  # the frozen model once, and the tuned one on clean images
     ],
 )

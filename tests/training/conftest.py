@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -14,17 +14,13 @@ from torch import Tensor
 
 from robustree.training import train
 
-_FILE = Path(__file__).with_name("worker.py")
+_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def worker() -> ModuleType:
-    """The tiny run of `worker.py`, for use in this process."""
-    specification = importlib.util.spec_from_file_location("training_worker", _FILE)
-    assert specification and specification.loader
-    module = sys.modules["training_worker"] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    """The tiny run of `tiny.py`, and its jobs for other processes."""
+    return importlib.import_module("tests.training.worker")
 
 
 @pytest.fixture
@@ -32,9 +28,10 @@ def in_other_processes() -> Callable[[str, Path], str]:
     """(job, directory): run `worker.py` as a program, warnings being errors there too; what it printed."""
 
     def run(job: str, directory: Path) -> str:
-        command = [sys.executable, "-W", "error", str(_FILE), job, str(directory)]
+        command = [sys.executable, "-W", "error", "-m", "tests.training.worker", job, str(directory)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False
+            command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -21,6 +21,7 @@ from robustree.methods import FARE, Hierarchical, TeCoA
 from robustree.taxonomy import TreeSource, build_forest
 from robustree.training import NonFiniteError, Progress, train
 from robustree.tree_model import TreeModel
+from tests.training.tiny import LEAVES
 
 Weights = dict[str, Tensor]
 
@@ -236,7 +237,7 @@ def test_the_state_of_another_method_or_of_other_data(worker: ModuleType, tmp_pa
         _run(worker, tmp_path, recipe=replace(worker.RECIPE, method=FARE()))
     with pytest.raises(ValueError, match=r"holds another run \(images was 22, now 21\)"):
         _run(worker, tmp_path, data=worker.Pictures(count=21))
-    flat = build_forest(worker.LEAVES, [TreeSource("kind", {"a": ["dog", "cat"], "b": ["owl", "pear", "fig"]})])
+    flat = build_forest(LEAVES, [TreeSource("kind", {"a": ["dog", "cat"], "b": ["owl", "pear", "fig"]})])
     with pytest.raises(ValueError, match=r"holds another run \(forest was '"):
         _run(worker, tmp_path, model=worker.tree_model(forest=flat))
 

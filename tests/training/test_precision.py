@@ -18,6 +18,7 @@ from robustree.geometry import Euclidean, Poincare, Space, Sphere
 from robustree.methods import AGFT, FARE, PMGAFT, Hierarchical, TeCoA
 from robustree.objectives import CrossEntropy, EmbeddingShift, SoftCrossEntropy
 from robustree.training import Progress, Recipe, train
+from tests.training.tiny import Encoder
 
 METHODS = [
     (TeCoA(), Sphere()),
@@ -95,13 +96,13 @@ def test_losses_are_those_of_fp32_within_the_tolerance_of_docs_scale(
 
 def test_pixels_arrive_in_fp32(worker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of 1/4 of 1/255 would vanish for half of the pixels in bf16."""
-    forward, seen = worker.Encoder.forward, []
+    forward, seen = Encoder.forward, []
 
     def watching(self: Any, images: Tensor) -> Tensor:
         seen.append((images.dtype, torch.is_autocast_enabled("cpu")))
         return forward(self, images)
 
-    monkeypatch.setattr(worker.Encoder, "forward", watching)
+    monkeypatch.setattr(Encoder, "forward", watching)
     _losses(worker, tmp_path, replace(worker.RECIPE, steps=1, precision="bf16"))
     assert set(seen) == {(torch.float32, True)}
 

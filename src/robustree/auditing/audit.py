@@ -117,7 +117,7 @@ def _keys(images: AuditImages, subject: Subject, runs: Sequence[Run], index: sli
 def _tell(report: Callable[[Status], None], jobs: Sequence[Job], start: int, stop: int, fresh: int = 0) -> None:
     for number in range(start, stop):
         subject, runs, _ = jobs[number]
-        doing = "all levels" if len(runs) > 1 else runs[0].attacked or "clean"
+        doing = runs[0].attacked or "clean" if len(runs) == 1 else "all levels"
         report(Status(number + 1, len(jobs), fresh // len(runs), f"{subject.name} ({subject.head}) {doing}"))
 
 
@@ -148,7 +148,7 @@ def _chunk(
     if plan.shares(runs[0]):
         found = attack_levels(subject.model, clean, leaves, forest, plan, runs, noises)
     else:
-        made, broken_by = clean, [None] * len(leaves)
+        made, broken_by = clean, list[str | None]([None] * len(leaves))
         if runs[0].attack:
             made, broken_by = attack_level(subject.model, clean, leaves, forest, plan, runs[0], noises[0])
         found = [Found(made, judged(subject.model, made, plan), broken_by)]

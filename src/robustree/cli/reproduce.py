@@ -124,7 +124,7 @@ def chosen_scale(options: Options) -> Scale:
     models: dict[Backbone, str] = dict(scale.models)
     for word in options.model:
         backbone, equals, where = word.partition("=")
-        known = [name for name in models if name == backbone]
+        known: list[Backbone] = [name for name in models if name == backbone]
         if not known or not equals or not where:
             raise ValueError(f"--model is {word!r}; write BACKBONE=WHERE, with {' or '.join(models)} as BACKBONE.")
         models[known[0]] = where

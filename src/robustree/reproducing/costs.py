@@ -16,7 +16,7 @@ from robustree.reproducing.scales import Scale
 from robustree.reproducing.tables import Evaluation
 from robustree.taxonomy import Forest
 from robustree.training import Recipe, training_step
-from robustree.training.loop import frozen_copy, select_trained
+from robustree.training.loop import Frozen, select_trained
 from robustree.tree_model import Head, TreeModel
 
 IMAGE_BYTES = 1e5
@@ -60,7 +60,7 @@ def measure_speed(
     head = Head(space=recipe.space, scale=1.0, depths=recipe.depths)
     tree_model = TreeModel(encoder, projection, features, forest, head, image_norm=1.0).to(device)
     select_trained(tree_model, text=recipe.method.trains_text)
-    frozen = frozen_copy(tree_model)
+    frozen = Frozen(tree_model)
     flops = counted.flops(step_passes(recipe, forest))
     count = max(2, min(recipe.batch_size, round(_WORK[device.type] / flops)))
     images = torch.rand(count, 3, side, side, generator=generator).to(device)
