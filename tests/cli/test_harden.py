@@ -69,7 +69,8 @@ def test_how_a_run_computes_is_no_part_of_it_and_its_end_says_what_it_cost(
     words = ["harden", "tecoa", *hardening]
     line = run(*words[:-3], tmp_path / "plain", "--device", "cpu").out.splitlines()[1]
     assert re.fullmatch(
-        r"cost {12}[\d,.]+ images/s, 0\.\d GFLOP an image, \d+% of the matmul peak, peak memory \d+\.\d GB", line
+        r"cost {12}[\d.,]+ images/s, [\d.e-]+ GFLOP an image, [\d.e-]+ % of the matmul peak, peak memory \d+\.\d GB",
+        line,
     )
     asked: list[dict[str, bool]] = []
 
