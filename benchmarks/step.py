@@ -36,6 +36,7 @@ from robustree.methods import FARE, Adversarial, Context, Hierarchical, Method, 
 from robustree.models.clip_tokenizer import clip_tokenizer
 from robustree.models.encoder import CLIP_MEAN, CLIP_STD, Preprocessing, VisionLanguageModel
 from robustree.models.huggingface import adapt
+from robustree.reproducing.counting import KNOWN
 from robustree.taxonomy import Forest, TreeSource, build_forest
 from robustree.training import Recipe, training_step
 from robustree.training.acceleration import accelerated
@@ -48,21 +49,6 @@ HERE = Path(__file__).parent
 RESULT = HERE / "step.json"
 EPS = 4 / 255
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-GEOMETRY: dict[str, dict[str, Any]] = {
-    "ViT-B/32": {},
-    "ViT-L/14": {
-        "projection_dim": 768,
-        "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
-        "vision_config": {
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "patch_size": 14,
-        },
-    },
-}
-"""What differs from transformers' defaults, which are ViT-B/32."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +81,7 @@ class World:
         torch.manual_seed(0)
         self.setting = setting
         self.tokenizer = clip_tokenizer()
-        self.clip = CLIPModel(CLIPConfig(**GEOMETRY[setting.model])).eval().to(setting.device)
+        self.clip = CLIPModel(CLIPConfig(**KNOWN[setting.model])).eval().to(setting.device)
         self.model: VisionLanguageModel = adapt(
             self.clip,
             self.tokenizer,
@@ -274,7 +260,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=["run", "table"])
-    parser.add_argument("--model", choices=list(GEOMETRY), default="ViT-B/32")
+    parser.add_argument("--model", choices=list(KNOWN), default="ViT-B/32")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--attack-steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
