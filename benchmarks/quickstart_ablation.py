@@ -20,7 +20,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,10 @@ COLUMNS = (
     "any_level_mean",
     "robust_wordnet_mean",
 )
+PICTURE = {
+    "robust_levels_mean": "robust accuracy, mean of the 12 levels (%)",
+    "any_level_mean": "robust at every level of a tree, mean of 5 trees (%)",
+}
 HRFT = replace(BASE, method=Hierarchical(), space=Poincare(curvature=1.0))
 
 
@@ -264,7 +268,8 @@ def table() -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(OPEN)
     write_whole(page, before + OPEN + "\n".join(lines) + "\n" + CLOSE + rest.partition(CLOSE)[2])
     print("\n".join(lines))
-    picture([name for name in order if sum(row["method"] == name for row in rows) >= len(SEEDS)], rows)
+    measured = [name for name in order if sum(row["method"] == name for row in rows) >= len(SEEDS)]
+    picture(measured, rows, PICTURE, HERE / "quickstart_ablation.svg")
 
 
 def paired(rows: list[Mapping[str, Any]]) -> list[str]:
@@ -286,18 +291,16 @@ def paired(rows: list[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def picture(names: list[str], rows: list[Mapping[str, Any]]) -> None:
-    """Robust accuracy of every row with its interval and its seeds: benchmarks/quickstart_ablation.svg."""
+def picture(
+    names: list[str], rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], file: Path, *, share: bool = False
+) -> None:
+    """An SVG of some figures of every row, each with its interval and its seeds; on one axis if they `share` it."""
     from matplotlib import pyplot
 
     pyplot.rcParams["svg.hashsalt"] = "robustree"
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.36 * len(names) + 1.2), sharey=True, layout="constrained")
-    for axis, column, title in zip(
-        axes,
-        ("robust_levels_mean", "any_level_mean"),
-        ("robust accuracy, mean of the 12 levels (%)", "robust at every level of a tree, mean of 5 trees (%)"),
-        strict=True,
-    ):
+    size = (5.5 * len(titles), 0.36 * len(names) + 1.2)
+    figure, axes = pyplot.subplots(1, len(titles), figsize=size, sharey=True, sharex=share, layout="constrained")
+    for axis, (column, title) in zip(axes, titles.items(), strict=True):
         for place, name in enumerate(names):
             values = [100 * row[column] for row in rows if row["method"] == name]
             mean, half = interval(values)
@@ -312,7 +315,7 @@ def picture(names: list[str], rows: list[Mapping[str, Any]]) -> None:
         axis.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    figure.savefig(HERE / "quickstart_ablation.svg", metadata={"Date": None})
+    figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from transformers import CLIPModel
 
 from robustree.data.drawings import compose, quickstart_classes, quickstart_drawings
 from robustree.models.huggingface import adapt
@@ -48,20 +49,7 @@ def main() -> None:
     with torch.no_grad():
         model.logit_scale.fill_(math.log(10))
     adapted = adapt(model, tokenizer, preprocessing=PREPROCESSING, name="nano")
-    matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
-    known = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in known]
-    optimisers = (
-        torch.optim.Muon(matrices, lr=options.lr, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(
-            [
-                {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.1},
-                {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=1e-3,
-            betas=(0.9, 0.98),
-        ),
-    )
+    optimisers = optimisers_of(model, options.lr)
     peaks = [(group, group["lr"]) for optimiser in optimisers for group in optimiser.param_groups]
     train, validation = quickstart_drawings("train"), quickstart_drawings("val")
     held = compose(validation, RESOLUTION, generator=torch.Generator().manual_seed(1), augment=False)
@@ -76,8 +64,10 @@ def main() -> None:
         embeddings = F.normalize(adapted.image_encoder(images))
         template = TEMPLATES[int(torch.randint(len(TEMPLATES), (1,), generator=generator))]
         upper = forest.cuts()[1 + int(torch.randint(len(forest.cuts()) - 1, (1,), generator=generator))]
-        loss = cut_loss(model, tokenizer, embeddings, forest.names, forest.leaf_cut, template, batch.leaves, generator)
-        loss = loss + cut_loss(model, tokenizer, embeddings, forest.names, upper, template, batch.leaves, generator) / 2
+        loss = torch.tensor(0.0)
+        for cut, weight in ((forest.leaf_cut, 1.0), (upper, 0.5)):
+            scored = cut_logits(model, tokenizer, embeddings, forest.names, cut, template, batch.leaves, generator)
+            loss = loss + weight * F.cross_entropy(*scored, label_smoothing=SMOOTHING)
         for optimiser in optimisers:
             optimiser.zero_grad()
         loss.backward()
@@ -100,17 +90,36 @@ def main() -> None:
     save(model, average, tokenizer, options, step, time.monotonic() - started)
 
 
-def cut_loss(model, tokenizer, embeddings, names, cut: Cut, template: str, leaves, generator) -> torch.Tensor:
-    """Cross-entropy of scale * cos between images (B, D) and the prompts of the batch's nodes and some others of the
-    cut."""
+def optimisers_of(model: CLIPModel, lr: float) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the matrices of both towers, AdamW for the rest."""
+    matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
+    known = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    return (
+        torch.optim.Muon(matrices, lr=lr, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [
+                {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.1},
+                {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=1e-3,
+            betas=(0.9, 0.98),
+        ),
+    )
+
+
+def cut_logits(
+    model: CLIPModel, tokenizer, embeddings, names, cut: Cut, template: str, leaves, generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """scale * cos between images (B, D) and the prompts of the batch's nodes and some others of the cut, and the
+    column (B,) of each image's own node."""
     own, labels = torch.tensor(cut.of_leaf)[leaves].unique(return_inverse=True)
     others = torch.randperm(len(cut.nodes), generator=generator)
     others = others[~torch.isin(others, own)][: max(0, CANDIDATES - len(own))]
     chosen = [names[cut.nodes[position]] for position in torch.cat([own, others]).tolist()]
     tokens = tokenizer(fill(template, chosen), return_tensors="pt", padding=True)
     texts = F.normalize(model.text_projection(model.text_model(**tokens).pooler_output))
-    logits = model.logit_scale.exp() * embeddings @ texts.T
-    return F.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
+    return model.logit_scale.exp() * embeddings @ texts.T, labels
 
 
 def save(model, average, tokenizer, options, steps: int, seconds: float) -> None:

@@ -1,0 +1,118 @@
+"""The tables and the picture of photos.py: `python benchmarks/photos_table.py`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import photos
+from photos import RUNS, SEEDS, SEEN, SETTINGS, about
+from quickstart_ablation import CLOSE, OPEN, interval, picture
+
+from robustree.writing import write_whole
+
+HERE = Path(__file__).parent
+SEEN_COLUMNS = {
+    "clean_leaf": "clean: leaf",
+    "clean_levels_mean": "clean: mean of levels",
+    "robust_leaf": "robust: leaf",
+    "robust_levels_mean": "robust: mean of levels",
+    "any_level_mean": "right at every level of a tree",
+}
+FLAT = ("tecoa", "pmg_aft", "fare", "agft")
+
+
+def table() -> None:
+    """photos.json, photos.svg and the tables of photos.md, from the finished runs of every eps with three seeds."""
+    rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RUNS.glob("eps-*/*/figures.json"))]
+    second = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RUNS.glob("eps-*/*/ended.json"))]
+    lines: list[str] = []
+    for eps in sorted({row["eps"] for row in rows}):
+        here = [row for row in rows if row["eps"] == eps]
+        if {(row["method"], row["seed"]) for row in here} != {(s.name, seed) for s in SETTINGS for seed in SEEDS}:
+            raise ValueError(
+                f"eps {eps}/255 has {len(here)} of {len(SETTINGS) * len(SEEDS)} runs: let `run` end first."
+            )
+        for part, title in (("seen", "hardened on"), ("unseen", "never hardened on")):
+            flat = [{"method": row["method"], "seed": row["seed"]} | row[part] for row in here]
+            classes = SEEN if part == "seen" else 200 - SEEN
+            lines += [f"### eps {eps}/255, {classes} classes {title}", "", *compared(flat, SEEN_COLUMNS), ""]
+            lines += differences(flat, ("robust_leaf", "robust_levels_mean", "any_level_mean"))
+        if ends := [row for row in second if row["eps"] == eps]:
+            lines += [f"### eps {eps}/255, attacks that go to their end, one tree", "", *landed(ends)]
+    main = min(row["eps"] for row in rows)
+    shown = [
+        {"method": row["method"], "seen": row["seen"]["robust_levels_mean"], "any": row["seen"]["any_level_mean"]}
+        | {"unseen": row["unseen"]["robust_levels_mean"]}
+        for row in rows
+        if row["eps"] == main
+    ]
+    titles = {
+        "seen": "robust, mean of levels, 150 classes (%)",
+        "any": "robust at every level of a tree (%)",
+        "unseen": "robust, mean of levels, 50 other classes (%)",
+    }
+    picture([setting.name for setting in SETTINGS], shown, titles, HERE / "photos.svg")
+    plain = json.loads((RUNS / "plain" / "training.json").read_text(encoding="utf-8"))
+    content = {"rows": rows, "ended": second, "plain": plain, "protocol": photos.__doc__, **about("run (and ended)")}
+    write_whole(HERE / "photos.json", json.dumps(content, indent=1) + "\n")
+    page = HERE / "photos.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(OPEN)
+    write_whole(page, before + OPEN + "\n".join(lines) + CLOSE + rest.partition(CLOSE)[2])
+    print("\n".join(lines))
+
+
+def compared(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
+    """A Markdown table: a line a method, mean and 95 % interval over seeds in percent."""
+    lines = [f"| method | {' | '.join(columns.values())} |", "|---|" + "---|" * len(columns)]
+    for setting in SETTINGS:
+        own = [row for row in rows if row["method"] == setting.name]
+        bounds = [interval([100 * row[column] for row in own]) for column in columns]
+        lines.append(f"| {setting.name} | " + " | ".join(f"{mean:.1f} ± {half:.1f}" for mean, half in bounds) + " |")
+    return lines
+
+
+def differences(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """HRFT minus each flat method on the same seed: the same classes and photographs."""
+    found = {(row["method"], row["seed"]): row for row in rows}
+    titles = " | ".join(SEEN_COLUMNS[column] for column in columns)
+    lines = [f"| difference in points | {titles} |", "|---|" + "---|" * len(columns)]
+    for ours, other in [(ours, other) for ours in ("hrft", "hrft_5trees") for other in FLAT]:
+        cells = []
+        for column in columns:
+            mean, half = interval([100 * (found[ours, s][column] - found[other, s][column]) for s in SEEDS])
+            cells.append(f"{mean:+.1f} ± {half:.1f}")
+        lines.append(f"| {ours} − {other} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def landed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where attacks of one level land at others, and what AutoAttack takes beyond PGD-20."""
+    flat = []
+    for row in rows:
+        above = [label for label in row["both"] if label != "leaf"]
+        flat.append(
+            {
+                "method": row["method"],
+                "leaf": row["transfer"]["leaf"]["leaf"],
+                "leaf_under": statistics.mean(row["transfer"][label]["leaf"] for label in above),
+                "above_under": statistics.mean(row["transfer"]["leaf"][label] for label in above),
+                "pgd": statistics.mean(row["pgd-20"].values()),
+                "both": statistics.mean(row["both"].values()),
+            }
+        )
+    titles = {
+        "leaf": "leaf under attacks on the leaf",
+        "leaf_under": "leaf under attacks on superclasses",
+        "above_under": "superclasses under attacks on the leaf",
+        "pgd": "mean of levels, right before and under PGD-20",
+        "both": "and under AutoAttack fast",
+    }
+    return [*compared(flat, titles), ""]
+
+
+if __name__ == "__main__":
+    table()
