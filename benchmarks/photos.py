@@ -55,12 +55,19 @@ HERE = Path(__file__).parent
 RUNS = HERE / "runs" / "photos"
 SIDE = 48
 SEEDS = (0, 1, 2)
-SEEN, SEEN_IMAGES, UNSEEN_IMAGES, ENDED_IMAGES = 150, 200, 100, 100
+SEEN, SEEN_IMAGES, UNSEEN_IMAGES, ENDED_IMAGES = 150, 150, 100, 100
 BASE = Recipe(method=TeCoA(), steps=100, batch_size=64, lr=1e-3, precision="bf16")
 HRFT = replace(BASE, method=Hierarchical(), space=Poincare(curvature=1.0))
 FAST = LevelAttack(AutoAttack(version="fast"), None)
 PGD20 = LevelAttack(ATTACK)
-RATES = (1e-3, 2e-3)
+RATES = {
+    "tecoa": (5e-4, 1e-3, 2e-3),
+    "pmg_aft": (1e-3, 2e-3, 4e-3),
+    "fare": (1e-3, 2e-3, 4e-3, 8e-3),
+    "agft": (1e-3, 2e-3, 4e-3),
+    "hrft": (5e-4, 1e-3, 2e-3),
+}
+"""1e-3 and 2e-3 for all, then on from the better of the two."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ def sweep(data: str, eps: int, shard: str) -> None:
     whole, _, validation, _ = files(data)
     part = Photographs.of(validation, whole, split_classes(whole, 0)[0])
     forest, images = part.forest.select(["wordnet"]), part.audited(SEEN, 0)
-    jobs = [(setting, lr) for setting in SETTINGS[1:6] for lr in RATES]
+    jobs = [(setting, lr) for setting in SETTINGS[1:6] for lr in RATES[setting.name]]
     for setting, lr in jobs[index::count]:
         place = RUNS / "sweep" / f"{setting.name}-{lr:g}"
         if (place / "figures.json").exists():

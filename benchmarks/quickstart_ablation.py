@@ -291,15 +291,13 @@ def paired(rows: list[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def picture(
-    names: list[str], rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], file: Path, *, share: bool = False
-) -> None:
-    """An SVG of some figures of every row, each with its interval and its seeds; on one axis if they `share` it."""
+def picture(names: list[str], rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], file: Path) -> None:
+    """An SVG of some figures of every row, each with its interval and its seeds."""
     from matplotlib import pyplot
 
     pyplot.rcParams["svg.hashsalt"] = "robustree"
     size = (5.5 * len(titles), 0.36 * len(names) + 1.2)
-    figure, axes = pyplot.subplots(1, len(titles), figsize=size, sharey=True, sharex=share, layout="constrained")
+    figure, axes = pyplot.subplots(1, len(titles), figsize=size, sharey=True, layout="constrained")
     for axis, (column, title) in zip(axes, titles.items(), strict=True):
         for place, name in enumerate(names):
             values = [100 * row[column] for row in rows if row["method"] == name]
