@@ -1,7 +1,8 @@
 # Two commands, each sets up what it needs in .venv: `make demo` (the main job) and `make test`.
 # `make check` (style, types, contracts) and `make docs` (the site, in site/) are the rest of what .ci/run asks for.
 # `make package`, `make sbom` and `make audit-dependencies` are what a release is made of (into dist/ and sbom/).
-# `make test-encoder` gets the pretrained encoder from pip and tries it; `make test-browser` walks through the page of `robustree demo`: it installs Chromium, which is not everybody's wish.
+# `make test-browser` walks through the page of `robustree demo` and installs Chromium for it; `make test-encoder` tries
+# the pretrained encoder and installs its packages. Neither is everybody's wish.
 V := .venv
 PYTHON ?= python3
 
