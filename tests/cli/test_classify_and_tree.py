@@ -78,7 +78,7 @@ def test_check_counts_nodes(run: Run, house: Path, tmp_path: Path) -> None:
             "things is right: 6 leaves, 2 levels above them",
             "  leaf         6 nodes",
             "  things/1     4 nodes  of 1 to 2 leaves",
-            "  things/2     2 nodes  of 3 to 3 leaves",
+            "  things/2     2 nodes  of 3 leaves",
         ]
 
 

@@ -36,7 +36,8 @@ def print_levels(forest: Forest) -> None:
     print(f"{tree.name} is right: {forest.leaf_count} leaves, {len(tree.levels)} levels above them")
     for cut in forest.cuts():
         sizes = [cut.of_leaf.count(node) for node in range(len(cut.nodes))]
-        spread = "" if cut.level == 0 else f"  of {min(sizes)} to {max(sizes)} leaves"
+        between = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{max(sizes)}"
+        spread = f"  of {between} leaves" if cut.level else ""
         print(f"  {cut.label:<{len(tree.name) + 3}} {len(cut.nodes):>4} nodes{spread}")
 
 
