@@ -5,9 +5,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
+from tests.models.openclip_forward import SMALL, Tensors, random_weights
 
 CORPUS = ("a photo of a dog", "a cat", "a much longer sentence about a very small mouse", "word")
 
@@ -72,3 +76,29 @@ def clip_copy(clip_directory: Path, tmp_path: Path) -> Callable[..., Path]:
         return directory
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def weights() -> Tensors:
+    return random_weights(SMALL)
+
+
+@pytest.fixture
+def put(weights: Tensors, tmp_path: Path) -> Callable[..., Path]:
+    """Write weights (the small model's unless given) into a new directory; `config` goes beside them."""
+
+    def write(
+        tensors: Any = None, *, config: dict[str, Any] | None = SMALL, name: str = "open_clip_model.safetensors"
+    ) -> Path:
+        directory = tmp_path / f"model-{len(list(tmp_path.iterdir()))}"
+        directory.mkdir()
+        content = weights if tensors is None else tensors
+        if name.endswith(".safetensors"):
+            save_file({key: value.clone() for key, value in content.items()}, directory / name)
+        else:
+            torch.save(content, directory / name)
+        if config is not None:
+            (directory / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+        return directory / name
+
+    return write

@@ -9,6 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SMALL: dict[str, Any] = {
+    "embed_dim": 48,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 40, "patch_size": 8, "layers": 2, "width": 128, "head_width": 64, "mlp_ratio": 4.0},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "layers": 2, "width": 64, "heads": 1, "mlp_ratio": 4.0},
+}
+B32: dict[str, Any] = {
+    "embed_dim": 512,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 224, "patch_size": 32, "layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "layers": 12, "width": 512, "heads": 8, "mlp_ratio": 4.0},
+}
+Tensors = dict[str, Tensor]
+
 
 class QuickGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
@@ -105,3 +119,20 @@ class OpenCLIP(nn.Module):
         images = nn.functional.normalize(self.visual(pixels), dim=1)
         texts = nn.functional.normalize(self.text(tokens), dim=1)
         return self.logit_scale.exp() * images @ texts.T
+
+
+def random_weights(model: dict[str, Any], seed: int = 0) -> Tensors:
+    """Random weights of the right sizes under open_clip's names, biases and scales among them."""
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, tensor in OpenCLIP(model).state_dict().items():
+        around = 1.0 if ".ln_" in name and name.endswith("weight") else 0.0
+        spread = max(tensor.shape[-1] if tensor.ndim > 1 else 64, 1) ** -0.5
+        tensors[name.removeprefix("text.")] = around + spread * torch.randn(tensor.shape, generator=draw)
+    return tensors | {"logit_scale": torch.tensor(4.0)}
+
+
+def shapes(model: dict[str, Any]) -> Tensors:
+    with torch.device("meta"):
+        state = OpenCLIP(model).state_dict()
+    return {name.removeprefix("text."): tensor for name, tensor in state.items()}
