@@ -304,7 +304,7 @@ def test_visitors_share_nothing_and_wait_for_each_other(visit: Visit) -> None:
 
 def test_an_attack_can_be_stopped(visit: Visit) -> None:
     page = visit()
-    number_of(page, "#steps", "50")
+    number_of(page, "#steps", "100")
     page.click("#attack")
     page.wait_for_function("/Step [1-9]/.test(document.querySelector('#cards .progress').textContent)")
     page.click("#stop")
@@ -312,7 +312,7 @@ def test_an_attack_can_be_stopped(visit: Visit) -> None:
     stopped = page.inner_text("#cards .progress")
     page.wait_for_timeout(1000)
     assert page.inner_text("#cards .progress") == stopped
-    assert "Step 50" not in stopped
+    assert "Step 100" not in stopped
 
 
 def test_the_page_is_dark_where_the_system_is(visit: Visit) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from robustree.auditing.report.page import draw_transfer
 from robustree.demo import visits
-from robustree.demo.attacking import ALL, Wish, aims
+from robustree.demo.attacking import ALL, MOST_STEPS, Wish, aims
 from robustree.demo.bench import Bench
 from robustree.demo.decisions import levels_of, truth_of
 from robustree.demo.eps_chart import draw_falls
@@ -99,7 +99,7 @@ class _Page:
             self._aims(begun, trees[0], "leaf"), value=ANY, label="What the image shall be taken for", elem_id="aim"
         )
         self.eps = gr.Slider(0.5, 16, value=4, step=0.5, label="ε, largest change of a pixel, in 1/255", elem_id="eps")
-        self.steps = gr.Slider(1, 50, value=20, step=1, label="Steps", elem_id="steps")
+        self.steps = gr.Slider(1, MOST_STEPS, value=20, step=1, label="Steps", elem_id="steps")
         with gr.Row():
             self.start = gr.Button("Attack", variant="primary", min_width=80, elem_id="attack")
             self.stop = gr.Button("Stop", min_width=80, elem_id="stop")
