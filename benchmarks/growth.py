@@ -31,7 +31,7 @@ from robustree.geometry import Poincare
 from robustree.methods import Hierarchical
 from robustree.taxonomy import Forest, TreeSource, build_forest
 from robustree.training import training_step
-from robustree.training.loop import frozen_copy, select_trained
+from robustree.training.loop import Frozen, select_trained
 from robustree.tree_model import Head, TreeModel
 from robustree.writing import write_whole
 
@@ -114,7 +114,7 @@ def measure(setting: Setting) -> dict[str, float]:
     features = torch.randn(len(forest.names), TEXT)
     raw = TreeModel(Tower(setting.side), nn.Linear(TEXT, TEXT, bias=False), features, forest, head, image_norm=1.0)
     select_trained(raw, text=True)
-    frozen, method = frozen_copy(raw), Hierarchical()
+    frozen, method = Frozen(raw), Hierarchical()
     optimiser = torch.optim.AdamW([p for p in raw.parameters() if p.requires_grad], lr=1e-5)
     images = torch.rand(setting.batch, 3, setting.side, setting.side)
     leaves = torch.arange(setting.batch) % forest.leaf_count
