@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name, flush it to the disk, and rename: readers see the old or the new, never a
-    part."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    """Write a file as `whole_file` does."""
+    with whole_file(path) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, under a temporary name until the block ends well; then it is flushed to the disk and
+    renamed: readers see the old or the new, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)  # mkstemp gives 0600: others may read results

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from robustree.attacks import APGD, CW, PGD, Search, Square, Threat
-from robustree.auditing.plan import LevelAttack
+from robustree.auditing.plan import LevelAttack, Passes
 from robustree.reproducing import EMBEDDED, PAPER, TABLES, Candidate
-from robustree.reproducing.counting import KNOWN, Footprint, Passes, clip_config, footprint, step_passes
+from robustree.reproducing.counting import KNOWN, Footprint, clip_config, footprint, step_passes
 
 
 def _candidate(name: str) -> Candidate:
@@ -116,4 +116,4 @@ def test_an_attack_takes_the_passes_that_it_says(attack: Search) -> None:
     attack(model, images, _Never(), Threat(eps=0.1), generator=torch.Generator().manual_seed(0))
     said = LevelAttack(attack, "margin").passes
     assert model.forwards / 2 + 1 in (said.forwards, said.forwards - attack.restarts)
-    assert model.gradients / 2 in (said.gradients, said.gradients - attack.restarts)
+    assert model.gradients / 2 in (said.image_gradients, said.image_gradients - attack.restarts)

@@ -214,7 +214,8 @@ def attack_level(
     objective = level_objective(forest, leaves, run.attacked, loss)
     if isinstance(attack, AutoAttack):
         found = attack.run(model, images, objective, plan.threat, generator=noise, batch_size=plan.batch_size)  # type: ignore[arg-type]
-        return found.images, [stage_names(attack)[stage] for stage in found.stage.tolist()]
+        names = stage_names(attack)
+        return found.images, [names[stage] for stage in found.stage.tolist()]
     made = attack(model, images, objective, plan.threat, generator=noise, batch_size=plan.batch_size)
     return made, [None] * len(leaves)
 

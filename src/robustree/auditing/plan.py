@@ -37,7 +37,8 @@ class LevelAttack:
 
     @property
     def passes(self) -> Passes:
-        """What an image that withstands takes; one that leaves early takes less."""
+        """What an image that withstands takes, its judgement after the attack included; one that leaves early takes
+        less."""
         whole = self.attack.attack if isinstance(self.attack, Transfer) else self.attack
         stages = [stage.attack for stage in whole.stages] if isinstance(whole, AutoAttack) else [whole]
         searches = [stage for stage in stages if isinstance(stage, Search)]
@@ -47,10 +48,12 @@ class LevelAttack:
 
 
 class Passes(NamedTuple):
-    """Forward passes and gradients of one image, its judgement after the attack included."""
+    """How often an image goes forward through the encoder, and how many gradients with respect to it, or to the
+    weights, come back."""
 
-    forwards: int
-    gradients: int
+    forwards: float
+    image_gradients: float
+    weight_gradients: float = 0
 
 
 class Run(NamedTuple):

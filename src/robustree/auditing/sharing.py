@@ -76,8 +76,9 @@ def _attacked(
     )
     level.images[left] = broken.images
     _put(level.scores, left, judged(model, broken.images, plan))
+    names = stage_names(attack)
     for place, stage in zip(left.tolist(), broken.stage.tolist(), strict=True):
-        level.broken_by[place] = stage_names(attack)[stage]
+        level.broken_by[place] = names[stage]
     return level
 
 

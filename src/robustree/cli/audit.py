@@ -221,6 +221,6 @@ def _works(subjects: Sequence[Subject], count: int, forest: Forest, plan: Plan) 
     for _ in subjects:
         for runs in plan.together(forest):
             passes = [run.attack.passes if run.attack else Passes(1, 0) for run in runs]
-            work = sum(each.forwards + 1.5 * each.gradients for each in passes)
+            work = sum(each.forwards + 1.5 * each.image_gradients for each in passes)
             for start in range(0, count, size):
                 yield work * min(size, count - start)

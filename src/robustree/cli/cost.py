@@ -7,7 +7,7 @@ import time
 import torch
 
 from robustree.training import Progress, Recipe
-from robustree.training.cost import matmul_peak, operations_an_image, peak_memory
+from robustree.training.cost import matmul_peak, operations_an_image, peak_memory, rounded
 from robustree.tree_model import TreeModel
 
 
@@ -37,10 +37,5 @@ def cost_line(
     memory = f"peak memory {peak_memory(device) / 1e9:.1f} GB{' a process' if processes > 1 else ''}"
     operations = operations_an_image(model, recipe, side)
     share = speed * operations / processes / matmul_peak(device, recipe.precision)
-    rate, size, percent = (_figure(value) for value in (speed, operations / 1e9, 100 * share))
+    rate, size, percent = (rounded(value) for value in (speed, operations / 1e9, 100 * share))
     return f"{rate} images/s, {size} GFLOP an image, {percent} % of the matmul peak, {memory}"
-
-
-def _figure(value: float) -> str:
-    """At least two digits: 0.0042, 3.1, 1,234."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -178,7 +178,7 @@ def run(arguments: Sequence[str]) -> int:
                 title=f"harden {arguments[0]}",
                 runtime=runtime,
                 save_every=options.save_every,
-                listeners=(pace, curves),
+                listeners=(pace, *curves),
             )
         if pace.images_a_second and runtime.is_main:
             side = model.image_encoder.preprocessing.resolution
@@ -206,20 +206,15 @@ def _data(options: Options[Any], forest: Forest) -> DataSet:
 
 
 @contextmanager
-def curves_in(options: Options[Any], recipe: Recipe, *, wanted: bool) -> Iterator[Callable[[Progress], None]]:
-    """A listener to training steps that writes the curves which were asked for, if this process is `wanted` to."""
+def curves_in(options: Options[Any], recipe: Recipe, *, wanted: bool) -> Iterator[list[Curves]]:
+    """The listeners to training steps that write the curves which were asked for, if this process is `wanted` to."""
     with ExitStack() as stack:
         writers: list[Curves] = []
         if wanted and options.tensorboard:
             writers.append(stack.enter_context(TensorBoard(options.output / "tensorboard")))
         if wanted and options.wandb:
             writers.append(stack.enter_context(WandB(options.output, recipe_record(recipe))))
-
-        def write(progress: Progress) -> None:
-            for writer in writers:
-                writer(progress)
-
-        yield write
+        yield writers
 
 
 def is_finished(directory: Path, recipe: Recipe, forest: Forest, *, data: str, model: str) -> bool:

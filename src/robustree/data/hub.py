@@ -16,6 +16,7 @@ from PIL import Image
 
 from robustree.data.readers import read_images
 from robustree.data.record import Record
+from robustree.writing import whole_file
 
 Download = Callable[[str, str, Path], Path]
 """(repository, file, folder) -> the file, downloaded into the folder."""
@@ -101,21 +102,13 @@ def _even(entries: Sequence[tuple[int, str, bytes, int]], count: int) -> list[tu
 
 def _write(target: Path, kept: Sequence[_Kept]) -> None:
     """A webdataset shard, in place as a whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
-            for number, entry in enumerate(kept):
-                kind = {"JPEG": "jpg"}.get(found := _format(entry), found.lower())
-                for suffix, content in ((kind, entry.content), ("cls", str(entry.leaf).encode())):
-                    member = tarfile.TarInfo(f"{number:06d}.{suffix}")
-                    member.size = len(content)
-                    archive.addfile(member, io.BytesIO(content))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(target) as file, tarfile.open(fileobj=file, mode="w") as archive:
+        for number, entry in enumerate(kept):
+            kind = {"JPEG": "jpg"}.get(found := _format(entry), found.lower())
+            for suffix, content in ((kind, entry.content), ("cls", str(entry.leaf).encode())):
+                member = tarfile.TarInfo(f"{number:06d}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
 
 
 def _format(entry: _Kept) -> str:

@@ -6,9 +6,8 @@ once, shard by shard, and says of every shard what it looked like then."""
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -24,7 +23,7 @@ from robustree.data.readers import shard_files
 from robustree.data.readers.parquet import Groups, scan_parquet
 from robustree.data.readers.tars import read_member, scan_tar
 from robustree.data.splits import TRAINING
-from robustree.writing import write_whole
+from robustree.writing import whole_file, write_whole
 
 FOLDER = ".robustree"
 """Where the index lies, beside the shards."""
@@ -161,30 +160,23 @@ def open_shards(
 
 def _build(files: Sequence[Path], classes: tuple[str, ...], about: Path, report: Callable[[int, int], None]) -> None:
     entries = []
-    try:
-        about.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".rows-", dir=about.parent)
-    except OSError as error:
-        raise ValueError(
-            f"the index of the shards cannot be written into {str(about.parent)!r} ({error.strerror}): name a folder "
-            "with --index."
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as table:
-            for done, file in enumerate(files, 1):
-                found = (scan_tar if file.suffix == ".tar" else scan_parquet)(file, classes)
-                rows = torch.cat([found.places, found.leaves[:, None]], dim=1)
-                table.write(rows.numpy().tobytes())
-                sizes = {"bytes": file.stat().st_size, "images": len(rows)}
-                entries.append(Shard(name=file.name, **sizes, ends=_ends(file), rows=_digest(rows)))
-                report(done, len(files))
+    with ExitStack() as held:
+        try:
+            table = held.enter_context(whole_file(about.with_suffix(".rows")))
+        except OSError as error:
+            raise ValueError(
+                f"the index of the shards cannot be written into {str(about.parent)!r} ({error.strerror}): name a "
+                "folder with --index."
+            ) from error
+        for done, file in enumerate(files, 1):
+            found = (scan_tar if file.suffix == ".tar" else scan_parquet)(file, classes)
+            rows = torch.cat([found.places, found.leaves[:, None]], dim=1)
+            table.write(rows.numpy().tobytes())
+            sizes = {"bytes": file.stat().st_size, "images": len(rows)}
+            entries.append(Shard(name=file.name, **sizes, ends=_ends(file), rows=_digest(rows)))
+            report(done, len(files))
         if not any(entry.images for entry in entries):
             raise ValueError(f"{str(files[0].parent)!r} holds no images: check the path.")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, about.with_suffix(".rows"))
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     write_whole(about, json.dumps([asdict(entry) for entry in entries], indent=0))
 
 

@@ -181,10 +181,8 @@ def sentence_encoder(directory: Path) -> Callable[[Sequence[str]], Tensor]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model, tokenizer = (
-        BertModel.from_pretrained(directory, use_safetensors=True).eval(),
-        AutoTokenizer.from_pretrained(directory),
-    )
+    model = BertModel.from_pretrained(directory, use_safetensors=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory)
 
     @torch.no_grad()
     def embed(texts: Sequence[str]) -> Tensor:

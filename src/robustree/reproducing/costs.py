@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from robustree.auditing.plan import Passes
 from robustree.data import Record
 from robustree.models.encoder import CLIP_MEAN, CLIP_STD, ImageEncoder, Preprocessing
-from robustree.reproducing.counting import Footprint, Passes, build_clip, step_passes
+from robustree.reproducing.counting import Footprint, build_clip, step_passes
 from robustree.reproducing.long_runs import BYTES_OF_CHECKPOINT, BYTES_OF_STATE, Assumptions, estimate
 from robustree.reproducing.scales import Scale
 from robustree.reproducing.tables import Evaluation
@@ -124,7 +125,7 @@ def audit_cost(scale: Scale, evaluation: Evaluation, record: Record, counted: Fo
     """One evaluation of one data set; images that are decided early make it cheaper."""
     attack, plan = scale.attacks[evaluation.attack].passes, scale.plan(evaluation)
     aims = len(scale.audited_forest(record, evaluation).cuts())
-    an_image = counted.flops(Passes(1 + aims * attack.forwards, aims * attack.gradients, 0))
+    an_image = counted.flops(Passes(1 + aims * attack.forwards, aims * attack.image_gradients))
     flops = scale.image_count(record) * an_image
     return Cost(
         flops=flops,

@@ -6,19 +6,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustree.geometry import Space
+from robustree.auditing.plan import Passes
 from robustree.models.loading import nano_directory
 from robustree.reproducing.tables import Backbone
 from robustree.taxonomy import Forest
 from robustree.training import Recipe, training_step
 from robustree.training.loop import select_trained
-from robustree.tree_model import Depths, Head, TreeModel
+from robustree.tree_model import Head, TreeModel
 
 _SIDE, _WIDTH = 4, 8  # of the encoder that only counts
 KNOWN: dict[Backbone, dict] = {
@@ -36,15 +35,6 @@ KNOWN: dict[Backbone, dict] = {
     },
 }
 """The architecture of OpenAI's CLIP as transformers' configuration, for models that are not at hand."""
-
-
-class Passes(NamedTuple):
-    """How often an image goes forward through the encoder, and how many gradients with respect to it, or to the
-    weights, come back."""
-
-    forwards: float
-    image_gradients: float
-    weight_gradients: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +115,7 @@ def footprint(config: dict) -> Footprint:
 
 def step_passes(recipe: Recipe, forest: Forest) -> Passes:
     """Passes of one image in a training step, counted in that step, which is run on two tiny images."""
-    encoder, head = _Counting(), _head(recipe.space, recipe.depths)
+    encoder, head = _Counting(), Head(space=recipe.space, scale=1.0, depths=recipe.depths)
     projection = nn.Linear(_WIDTH, _WIDTH, bias=False)
     features = torch.randn(len(forest.names), _WIDTH, generator=torch.Generator().manual_seed(0))
     model = TreeModel(encoder, projection, features, forest, head, image_norm=1.0)
@@ -137,10 +127,6 @@ def step_passes(recipe: Recipe, forest: Forest) -> Passes:
     )
     loss.backward()
     return Passes(*(count / len(images) for count in encoder.counts))
-
-
-def _head(space: Space, depths: Depths) -> Head:
-    return Head(space=space, scale=1.0, depths=depths)
 
 
 class _Counting(nn.Module):

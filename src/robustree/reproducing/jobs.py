@@ -15,6 +15,7 @@ from robustree.reproducing.counting import Footprint, clip_config, footprint
 from robustree.reproducing.place import Machine, Place
 from robustree.reproducing.results import protocol, read_result
 from robustree.reproducing.tables import Backbone, Candidate, Evaluation, PaperTable
+from robustree.training.cost import rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +111,8 @@ class Prices:
         """Where the hours come from."""
         speed = self.speed
         return (
-            f"one step of {speed.images} images ({speed.what}) takes {_short(speed.seconds)} s, "
-            f"{_short(speed.flops / 1e9)} GFLOP/s; the rest is arithmetic"
+            f"one step of {speed.images} images ({speed.what}) takes {rounded(speed.seconds)} s, "
+            f"{rounded(speed.flops / 1e9)} GFLOP/s; the rest is arithmetic"
         )
 
     def of(self, job: Job, place: Place, cells: Sequence[Cell]) -> Price | None:
@@ -182,7 +183,3 @@ def lacks_of(jobs: Sequence[Job]) -> list[str]:
 def machine_lacks(job: Job, price: Price | None, place: Place, machine: Machine) -> tuple[str, ...]:
     """What the machine has too little of for a job."""
     return machine.lacks(price.whole, place.scale.recipe(job.candidate)) if price else ()
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

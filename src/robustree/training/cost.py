@@ -90,3 +90,8 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def rounded(value: float) -> str:
+    """At least two digits: 0.0042, 3.1, 1,234."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -25,9 +25,8 @@ def read_images(path: Path, classes: tuple[str, ...], splits: Sequence[str] = ()
     """
     if path.suffix == ".csv" and path.is_file():
         return read_csv(path, classes)
-    for suffix, read in ((".parquet", read_parquet), (".tar", read_tars)):
-        if (path.suffix == suffix and path.is_file()) or (path.is_dir() and any(path.glob(f"*{suffix}"))):
-            return read(path, classes, splits)
+    if (suffix := _shards_of(path)) is not None:
+        return _SHARDS[suffix](path, classes, splits)
     if (inside := _folder_of_split(path, splits)) is not None:
         return read_images(inside, classes)
     if path.is_file():
@@ -41,17 +40,25 @@ def shard_files(path: Path, splits: Sequence[str] = ()) -> tuple[Path, ...]:
     Raises:
         ValueError: there are none.
     """
-    for suffix in (".parquet", ".tar"):
-        if path.suffix == suffix and path.is_file():
-            return (path,)
-        if path.is_dir() and any(path.glob(f"*{suffix}")):
-            return files_below(path, suffix, splits)
+    if (suffix := _shards_of(path)) is not None:
+        return files_below(path, suffix, splits)
     if (inside := _folder_of_split(path, splits)) is not None:
         return shard_files(inside)
     raise ValueError(
         f"{str(path)!r} holds no shards: only tar and parquet files are read through a window; write the images into "
         "such files, or leave the window out."
     )
+
+
+_SHARDS = {".parquet": read_parquet, ".tar": read_tars}
+
+
+def _shards_of(path: Path) -> str | None:
+    """How the shards that a path is or directly holds end; None where it is no such file or folder."""
+    for suffix in _SHARDS:
+        if (path.suffix == suffix and path.is_file()) or (path.is_dir() and any(path.glob(f"*{suffix}"))):
+            return suffix
+    return None
 
 
 def _folder_of_split(path: Path, splits: Sequence[str]) -> Path | None:
