@@ -18,19 +18,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import CLIPModel
+from pretraining import Descent, level_loss
 
 from robustree.data.drawings import compose, quickstart_classes, quickstart_drawings
 from robustree.models.huggingface import adapt
 from robustree.models.loading import nano_directory
 from robustree.models.nano import PREPROCESSING, RESOLUTION, build_nano, build_tokenizer
-from robustree.taxonomy import Cut, shipped_forest
+from robustree.taxonomy import shipped_forest
 from robustree.tree_model import TEMPLATE, build_tree_model, fill
 from robustree.writing import write_whole
 
 TEMPLATES = (TEMPLATE, "a drawing of a {}", "a picture of a {}.", "{}", "an emoji of a {}")
-SMOOTHING = 0.1
-CANDIDATES = 96  # prompts in one softmax: all 262 leaves at every step would cost as much as the images
 
 
 def main() -> None:
@@ -49,35 +47,18 @@ def main() -> None:
     with torch.no_grad():
         model.logit_scale.fill_(math.log(10))
     adapted = adapt(model, tokenizer, preprocessing=PREPROCESSING, name="nano")
-    optimisers = optimisers_of(model, options.lr)
-    peaks = [(group, group["lr"]) for optimiser in optimisers for group in optimiser.param_groups]
+    descent = Descent(model, options.lr)
     train, validation = quickstart_drawings("train"), quickstart_drawings("val")
     held = compose(validation, RESOLUTION, generator=torch.Generator().manual_seed(1), augment=False)
-    average = [p.detach().clone() for p in model.parameters()]
     started, step, progress = time.monotonic(), 0, 0.0
     while progress < 1:
-        for group, peak in peaks:
-            group["lr"] = peak * min(1, progress / 0.03) * (1 + math.cos(math.pi * progress)) / 2
+        descent.set_rate(progress)
         generator = torch.Generator().manual_seed(options.seed * 10**9 + step)
         batch = train.take(torch.randint(len(train), (options.batch,), generator=generator))
         images = compose(batch, RESOLUTION, generator=generator, augment=True)
         embeddings = F.normalize(adapted.image_encoder(images))
-        template = TEMPLATES[int(torch.randint(len(TEMPLATES), (1,), generator=generator))]
-        upper = forest.cuts()[1 + int(torch.randint(len(forest.cuts()) - 1, (1,), generator=generator))]
-        loss = torch.tensor(0.0)
-        for cut, weight in ((forest.leaf_cut, 1.0), (upper, 0.5)):
-            scored = cut_logits(model, tokenizer, embeddings, forest.names, cut, template, batch.leaves, generator)
-            loss = loss + weight * F.cross_entropy(*scored, label_smoothing=SMOOTHING)
-        for optimiser in optimisers:
-            optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-        with torch.no_grad():
-            decay = min(0.998, (1 + step) / (10 + step))
-            for mean, parameter in zip(average, model.parameters(), strict=True):
-                mean.lerp_(parameter, 1 - decay)
+        loss = level_loss(model, tokenizer, embeddings, forest, TEMPLATES, batch.leaves, generator)
+        descent.step(loss, step)
         step += 1
         progress = (time.monotonic() - started) / (60 * options.minutes)
         if step % 500 == 0:
@@ -86,40 +67,8 @@ def main() -> None:
             correct = (scores.at(forest.leaf_cut).argmax(1) == validation.leaves).float().mean()
             print(f"step {step}  {100 * progress:.0f} %  loss {loss.item():.3f}  validation {correct:.3f}", flush=True)
         if step % 1500 == 0:
-            save(model, average, tokenizer, options, step, time.monotonic() - started)
-    save(model, average, tokenizer, options, step, time.monotonic() - started)
-
-
-def optimisers_of(model: CLIPModel, lr: float) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the matrices of both towers, AdamW for the rest."""
-    matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
-    known = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in known]
-    return (
-        torch.optim.Muon(matrices, lr=lr, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(
-            [
-                {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.1},
-                {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=1e-3,
-            betas=(0.9, 0.98),
-        ),
-    )
-
-
-def cut_logits(
-    model: CLIPModel, tokenizer, embeddings, names, cut: Cut, template: str, leaves, generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """scale * cos between images (B, D) and the prompts of the batch's nodes and some others of the cut, and the
-    column (B,) of each image's own node."""
-    own, labels = torch.tensor(cut.of_leaf)[leaves].unique(return_inverse=True)
-    others = torch.randperm(len(cut.nodes), generator=generator)
-    others = others[~torch.isin(others, own)][: max(0, CANDIDATES - len(own))]
-    chosen = [names[cut.nodes[position]] for position in torch.cat([own, others]).tolist()]
-    tokens = tokenizer(fill(template, chosen), return_tensors="pt", padding=True)
-    texts = F.normalize(model.text_projection(model.text_model(**tokens).pooler_output))
-    return model.logit_scale.exp() * embeddings @ texts.T, labels
+            save(model, descent.average, tokenizer, options, step, time.monotonic() - started)
+    save(model, descent.average, tokenizer, options, step, time.monotonic() - started)
 
 
 def save(model, average, tokenizer, options, steps: int, seconds: float) -> None:

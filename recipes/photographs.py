@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from nano import SMOOTHING, cut_logits, optimisers_of
+from pretraining import Descent, level_loss
 from torch import Tensor
 
 from robustree.data.catalog import open_data
@@ -136,46 +136,22 @@ def main() -> None:
 
 def fit(adapted, model, tokenizer, forest: Forest, train: Photographs, validation: Photographs, options) -> None:
     """Train the model in place; it ends with the running mean of its weights."""
-    optimisers = optimisers_of(model, options.lr)
-    peaks = [(group, group["lr"]) for optimiser in optimisers for group in optimiser.param_groups]
-    average = [p.detach().clone() for p in model.parameters()]
+    descent = Descent(model, options.lr)
     for step in range(options.steps):
-        for group, peak in peaks:
-            progress = step / options.steps
-            group["lr"] = peak * min(1, progress / 0.03) * (1 + math.cos(math.pi * progress)) / 2
+        descent.set_rate(step / options.steps)
         generator = torch.Generator().manual_seed(options.seed * 10**9 + step)
         batch = train.take(torch.randint(len(train.leaves), (options.batch,), generator=generator))
-        loss = level_loss(adapted, model, tokenizer, forest, batch, generator, bf16=options.bf16)
-        for optimiser in optimisers:
-            optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-        with torch.no_grad():
-            decay = min(0.998, (1 + step) / (10 + step))
-            for mean, parameter in zip(average, model.parameters(), strict=True):
-                mean.lerp_(parameter, 1 - decay)
+        images = augmented(batch, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+            embeddings = F.normalize(adapted.image_encoder(images).float())
+            loss = level_loss(model, tokenizer, embeddings, forest, TEMPLATES, batch.leaves, generator)
+        descent.step(loss, step)
         if step % 250 == 249:
             found = accuracies(build_tree_model(adapted, forest, images=validation.images()), forest, validation)
             print(f"step {step + 1}  loss {loss.item():.3f}  validation {found['leaf']:.3f}", flush=True)
     with torch.no_grad():
-        for mean, parameter in zip(average, model.parameters(), strict=True):
+        for mean, parameter in zip(descent.average, model.parameters(), strict=True):
             parameter.copy_(mean)
-
-
-def level_loss(adapted, model, tokenizer, forest: Forest, batch: Photographs, generator, *, bf16: bool) -> Tensor:
-    """Cross-entropy at the leaf, and half of it at one random level of one random tree."""
-    images = augmented(batch, generator)
-    template = TEMPLATES[int(torch.randint(len(TEMPLATES), (1,), generator=generator))]
-    upper = forest.cuts()[1 + int(torch.randint(len(forest.cuts()) - 1, (1,), generator=generator))]
-    loss = torch.tensor(0.0)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        embeddings = F.normalize(adapted.image_encoder(images).float())
-        for cut, weight in ((forest.leaf_cut, 1.0), (upper, 0.5)):
-            scored = cut_logits(model, tokenizer, embeddings, forest.names, cut, template, batch.leaves, generator)
-            loss = loss + weight * F.cross_entropy(scored[0].float(), scored[1], label_smoothing=SMOOTHING)
-    return loss
 
 
 if __name__ == "__main__":
