@@ -11,7 +11,6 @@ Four ways of going through the levels, on the built-in model and on one hardened
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import machine
 from torch import Tensor
 
 from robustree.attacks import AutoAttack, ImageNoise, Threat
@@ -244,7 +244,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def publish(rows: Sequence[dict[str, Any]], alone: Sequence[dict[str, Any]]) -> None:
     content = {
         "command": "python benchmarks/audit.py MODEL SEED IMAGES, then standing and table",
-        "machine": f"{platform.machine()}, 2 cores of an AMD EPYC, one thread, no GPU, other work beside it",
+        "machine": f"{machine(torch.device('cpu'))}, one thread",
         "data": "some of the 524 audited emoji, another subset for each seed; eps 4/255 linf; 12 levels",
         "attack": "AutoAttack fast: APGD on the cross-entropy, then aimed at 9 wrong classes, optimism 4",
         "pass": "one image forward; a gradient counts 1.5 more",

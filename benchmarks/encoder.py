@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,9 +23,9 @@ from typing import Any
 import torch
 from encoder_photos import HELD_BACK, SEEN, SPLIT_SEED, split
 from encoder_table import COLUMNS, PAGE, transferred, write_page
+from provenance import provenance
 from quickstart_ablation import ATTACK, score
 
-import robustree
 from robustree.attacks import PGD, Threat
 from robustree.auditing.audit import Subject, audit
 from robustree.auditing.plan import LevelAttack, Plan
@@ -183,13 +181,7 @@ def table() -> None:
             "transfer": f"PGD-20 in full length on the leaf and the WordNet levels, {TRANSFER} photographs a seed",
             "intervals": "95 % t intervals over seeds",
         },
-        "versions": {
-            "robustree": robustree.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": f"{os.cpu_count()} cores of an AMD EPYC, one thread a run, no GPU",
-        "command": "python benchmarks/encoder.py sweep, run, transfer, table",
+        **provenance("python benchmarks/encoder.py sweep, run, transfer, table"),
     }
     write_whole(PAGE.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
     write_page(content, list(settings()), SEEDS)

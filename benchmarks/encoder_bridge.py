@@ -11,17 +11,15 @@ their own prompts; *new*: photographs of the 50 other classes, right among those
 from __future__ import annotations
 
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from encoder_photos import RECORD, SIDE, in_memory, split
+from provenance import provenance
 from torch import Tensor
 
-import robustree
 from robustree.data.images import audited
 from robustree.models import load
 from robustree.tree_model import TEMPLATE, fill
@@ -90,9 +88,7 @@ def main() -> None:
     content = {
         "rows": rows,
         "protocol": __doc__,
-        "versions": {"robustree": robustree.__version__, "torch": torch.__version__},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread, no GPU",
-        "command": "PHOTOS=FOLDER python benchmarks/encoder_bridge.py",
+        **provenance("PHOTOS=FOLDER python benchmarks/encoder_bridge.py"),
     }
     write_whole(HERE / "encoder_bridge.json", json.dumps(content, indent=1) + "\n")
     for row in rows:

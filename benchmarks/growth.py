@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import random
 import resource
 import statistics
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import machine
 from torch import Tensor, nn
 
 from robustree.attacks import PGD, Threat
@@ -247,7 +247,7 @@ def main() -> None:
     complete = {row["axis"] for row in rows} == set(AXES)
     content = {
         "command": "python benchmarks/growth.py",
-        "machine": f"{platform.machine()}, 2 cores of an AMD EPYC, one thread, no GPU, other work beside it",
+        "machine": f"{machine(torch.device('cpu'))}, one thread",
         "protocol": f"CPU seconds, median of {REPEATS} steps after one; peak resident memory above that at the start",
         "seed": 0,
         "torch": torch.__version__,

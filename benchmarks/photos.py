@@ -15,21 +15,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 from quickstart_ablation import ATTACK, score
 
-import robustree
 from robustree.attacks import AutoAttack, Threat
 from robustree.auditing.audit import Subject, audit
 from robustree.auditing.plan import LevelAttack, Plan
@@ -187,15 +185,19 @@ def sweep(data: str, eps: int, shard: str) -> None:
     write_whole(HERE / "photos_sweep.json", json.dumps(content, indent=1) + "\n")
 
 
+def missing(result: str, eps: int, seeds: Sequence[int], shard: str) -> Iterator[tuple[Setting, int, Path]]:
+    """The runs of a shard without that result, and where each has its files."""
+    index, count = map(int, shard.split("/"))
+    for setting, seed in [(setting, seed) for seed in seeds for setting in SETTINGS][index::count]:
+        place = RUNS / f"eps-{eps}" / f"{setting.name}-{seed}"
+        if not (place / result).exists():
+            yield setting, seed, place
+
+
 def run(data: str, eps: int, seeds: Sequence[int], shard: str) -> None:
     """Harden and audit what is missing."""
-    index, count = map(int, shard.split("/"))
     whole, _, _, test = files(data)
-    jobs = [(setting, seed) for seed in seeds for setting in SETTINGS]
-    for setting, seed in jobs[index::count]:
-        place = RUNS / f"eps-{eps}" / f"{setting.name}-{seed}"
-        if (place / "figures.json").exists():
-            continue
+    for setting, seed, place in missing("figures.json", eps, seeds, shard):
         started = time.process_time()
         over = opened(chosen(setting), eps, seed, data, place / "model")
         figures: dict[str, Any] = {"method": setting.name, "seed": seed, "eps": eps}
@@ -216,13 +218,8 @@ def run(data: str, eps: int, seeds: Sequence[int], shard: str) -> None:
 
 def ended(data: str, eps: int, seeds: Sequence[int], shard: str) -> None:
     """The second audit of the models that `run` left: attacks that go to their end, and AutoAttack."""
-    index, count = map(int, shard.split("/"))
     whole, _, _, test = files(data)
-    jobs = [(setting, seed) for seed in seeds for setting in SETTINGS]
-    for setting, seed in jobs[index::count]:
-        place = RUNS / f"eps-{eps}" / f"{setting.name}-{seed}"
-        if (place / "ended.json").exists():
-            continue
+    for setting, seed, place in missing("ended.json", eps, seeds, shard):
         over = opened(chosen(setting), eps, seed, data, place / "model")
         part = split_classes(whole, seed)[0].select(["kind"])
         photographs = Photographs.of(test, whole, part).audited(ENDED_IMAGES, seed)
@@ -266,11 +263,7 @@ def transfer(rows: list[Mapping[str, Any]], forest: Forest) -> dict[str, Any]:
 
 
 def about(command: str) -> dict[str, Any]:
-    return {
-        "versions": {"robustree": robustree.__version__, "torch": torch.__version__},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread a run, no GPU",
-        "command": f"python benchmarks/photos.py {command} --data tiny_imagenet=PATH",
-    }
+    return provenance(f"python benchmarks/photos.py {command} --data tiny_imagenet=PATH")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -26,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 
-import robustree
 from robustree.attacks import PGD
 from robustree.auditing.audit import Subject, audit
 from robustree.auditing.plan import LevelAttack, Plan
@@ -244,13 +242,7 @@ def table() -> None:
             "intervals": "95 % t intervals over seeds",
             "tuning": "benchmarks/hierarchical_sweep.json, on the validation drawings of the training artists",
         },
-        "versions": {
-            "robustree": robustree.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread a run, no GPU",
-        "command": "python benchmarks/quickstart_ablation.py run --shard 0/2 (and 1/2), then table",
+        **provenance("python benchmarks/quickstart_ablation.py run --shard 0/2 (and 1/2), then table"),
     }
     write_whole(HERE / "quickstart_ablation.json", json.dumps(content, indent=1) + "\n")
     titles = " | ".join(name.replace("_", " ") for name in COLUMNS)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from step_machine import machine
+from provenance import machine
 
 from robustree.attacks import PGD
 from robustree.data import DataSet, data_over

@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from provenance import machine
 from published_loops import Ascent, Batch, fare, tecoa
-from step_machine import extra_bytes, machine
+from step_memory import extra_bytes
 from step_page import PUBLISHED_FARE, PUBLISHED_TECOA, TEXTS_ONCE, write_page
 from torch import Tensor, nn
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import machine
 from step import CLOCKS, Setting, World
-from step_machine import extra_bytes, machine
+from step_memory import extra_bytes
 from torch import Tensor, nn
 
 from robustree.attacks import PGD, Threat

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Sequence
@@ -22,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 from quickstart_ablation import ATTACK, IMAGES, SEEDS, THREAT, interval, settings
 
-import robustree
 from robustree.attacks import AutoAttack
 from robustree.auditing.audit import Subject, audit
 from robustree.auditing.plan import LevelAttack, Plan
@@ -166,9 +164,7 @@ def table() -> None:
         "protocol": __doc__,
         "images": IMAGES,
         "seeds": seeds,
-        "versions": {"robustree": robustree.__version__, "torch": torch.__version__},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread a run, no GPU",
-        "command": "python benchmarks/strongest.py run",
+        **provenance("python benchmarks/strongest.py run"),
     }
     write_whole(HERE / "strongest.json", json.dumps(content, indent=1) + "\n")
     head = (

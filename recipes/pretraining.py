@@ -1,4 +1,4 @@
-"""What the recipes of small CLIPs share: a loss at two levels of a tree, optimisers, the running mean of the weights."""
+"""What the recipes of small CLIPs share: a loss at two levels of a tree, optimisers, the running mean of weights."""
 
 from __future__ import annotations
 

@@ -1,24 +1,13 @@
-"""The machine of benchmarks/step.py, and the memory that a step takes on it."""
+"""The memory that a step takes."""
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def machine(device: torch.device) -> str:
-    """What the figures were measured on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = found[0].partition(":")[2].strip() if found else platform.machine()
-    return f"{os.cpu_count()} cores of an {name}, no GPU"
 
 
 def extra_bytes(work: Callable[[], object], device: torch.device) -> int:
