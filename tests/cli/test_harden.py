@@ -217,11 +217,7 @@ def test_a_full_disk_says_what_is_kept_and_the_same_command_goes_on(
         assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
-@pytest.mark.filterwarnings("default::robustree.training.ChangedCourseWarning")
-def test_a_run_says_in_one_line_that_it_goes_on_from_an_older_state(
-    run: Run, hardening: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ["harden", "tecoa", *hardening, "--save-every", 1]
+def _terminate_in_the_third_step(monkeypatch: pytest.MonkeyPatch) -> None:
     original, calls = loop.training_step, []
 
     def step(*arguments: Any) -> Any:
@@ -231,6 +227,14 @@ def test_a_run_says_in_one_line_that_it_goes_on_from_an_older_state(
         return original(*arguments)
 
     monkeypatch.setattr(loop, "training_step", step)
+
+
+@pytest.mark.filterwarnings("default::robustree.training.ChangedCourseWarning")
+def test_a_run_says_in_one_line_that_it_goes_on_from_an_older_state(
+    run: Run, hardening: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["harden", "tecoa", *hardening, "--save-every", 1]
+    _terminate_in_the_third_step(monkeypatch)
     assert run(*words).code == 143
     state = tmp_path / "run" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-1])
@@ -307,15 +311,7 @@ def test_shards_are_hardened_on_through_a_window_and_an_interrupted_run_goes_on(
     words = ["harden", "tecoa", *hardening, "--data", shards, "--window", 8]
     assert run(*words, "--output", tmp_path / "whole", "--index", tmp_path / "index").code == 0
     assert not (shards / ".robustree").exists() and len(list((tmp_path / "index").iterdir())) == 2
-    original, calls = loop.training_step, []
-
-    def step(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
-
-    monkeypatch.setattr(loop, "training_step", step)
+    _terminate_in_the_third_step(monkeypatch)
     assert [run(*words).code, run(*words).code] == [143, 0]
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"

@@ -106,7 +106,7 @@ def test_an_audits_images_are_never_trained_on(tmp_path: Path) -> None:
 
 
 def test_what_lacks_comes_with_what_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustree.models.hub.is_cached", lambda name: False)
+    monkeypatch.setattr("robustree.models.loading.is_cached", lambda name: False)
     place = _place(None, tmp_path)
     lacks = lacks_of(jobs_of(TABLES["main"], place))
     assert lacks[0].startswith("the model: openai/clip-vit-base-patch32 is not in the hub's cache; add --fetch")

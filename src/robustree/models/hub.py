@@ -13,24 +13,9 @@ _READABLE = ("*.json", "*.safetensors", "*.txt", "*.md", "*.svg")
 """What a checkpoint may consist of; pickles and code of a repository are never fetched."""
 
 
-_CONFIGURATIONS = ("config.json", "open_clip_config.json")
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-_WEIGHTS += ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-
-
 def is_repository(name: str) -> bool:
     """Whether a name can only be owner/name at the hub: no such file or directory is here."""
     return bool(_NAME.fullmatch(name)) and not Path(name).exists()
-
-
-def is_cached(repository: str) -> bool:
-    """Whether the hub's cache holds a repository's configuration and weights; nothing is asked of the hub."""
-    from huggingface_hub import try_to_load_from_cache
-
-    def held(*files: str) -> bool:
-        return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
-
-    return is_repository(repository) and held(*_CONFIGURATIONS) and held(*_WEIGHTS)
 
 
 def find_file(repository: str, file: str) -> Path | None:

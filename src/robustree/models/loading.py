@@ -87,6 +87,17 @@ def _read_repository(name: str) -> Parts:
     return read_huggingface(name, name)
 
 
+def is_cached(repository: str) -> bool:
+    """Whether the hub's cache holds a repository's configuration and weights; nothing is asked of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def held(*files: str) -> bool:
+        return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
+
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", *FILES)
+    return hub.is_repository(repository) and held("config.json", CONFIG) and held(*weights)
+
+
 def _is_foreign(config: Path) -> bool:
     """Whether a config.json is of something else, such as timm, or the image tower alone."""
     try:

@@ -12,7 +12,7 @@ import torch
 from robustree.checkpoint import MARKER
 from robustree.data import CATALOG
 from robustree.data.splits import audited_names, of_split
-from robustree.models import hub, open_clip_library
+from robustree.models import loading, open_clip_library
 from robustree.reproducing.costs import IMAGE_BYTES, Cost
 from robustree.reproducing.scales import Scale
 from robustree.reproducing.tables import Candidate, Evaluation
@@ -102,7 +102,7 @@ class Place:
             return ()
         if where.startswith(open_clip_library.PREFIX) and not open_clip_library.is_installed():
             return (f"the model: {where} asks for pip install 'robustree[open_clip]'",)
-        if self.fetch or hub.is_cached(where):
+        if self.fetch or loading.is_cached(where):
             return ()
         return (
             f"the model: {where} is not in the hub's cache; add --fetch, or say where it is with --model "
