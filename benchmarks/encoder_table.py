@@ -14,24 +14,32 @@ from robustree.taxonomy import Forest
 from robustree.writing import write_whole
 
 PAGE = Path(__file__).parent / "encoder.md"
-COLUMNS = ("clean_leaf", "clean_levels_mean", "robust_leaf", "robust_levels_mean", "any_level_mean")
+COLUMNS = (
+    "clean_leaf",
+    "clean_levels_mean",
+    "robust_leaf",
+    "robust_levels_mean",
+    "robust_balanced_mean",
+    "any_level_mean",
+)
 FLAT = ("tecoa", "pmg_aft", "fare", "agft")
 
 
 def transferred(rows: Sequence[Mapping[str, Any]], forest: Forest) -> dict[str, float]:
     """Of the decisions that are right on clean images, the share that an attack changes: at its own level, at the
     other levels for an attack on the leaf, and at the leaf for an attack on another level."""
-    (subject,) = figures(rows, forest, resamples=1)["models"]
+    (subject,) = figures(rows, forest, resamples=100)["models"]
     (matrix,) = subject["transfer"].values()
     share = {
         (attacked, evaluated): rate["value"]
         for attacked, row in zip(matrix["attacked"], matrix["success"], strict=True)
         for evaluated, rate in zip(matrix["evaluated"], row, strict=True)
+        if rate is not None  # no decision there is right on clean images, so none can be changed
     }
     return {
         "own": mean(value for (attacked, evaluated), value in share.items() if attacked == evaluated),
-        "leaf_to_levels": mean(share["leaf", level] for level in matrix["evaluated"] if level != "leaf"),
-        "levels_to_leaf": mean(share[level, "leaf"] for level in matrix["attacked"] if level != "leaf"),
+        "leaf_to_levels": mean(v for (attacked, level), v in share.items() if attacked == "leaf" != level),
+        "levels_to_leaf": mean(v for (attacked, level), v in share.items() if attacked != "leaf" == level),
     }
 
 

@@ -3,13 +3,14 @@
     python recipes/photographs.py --data tiny_imagenet=PATH --output benchmarks/runs/photos/plain --bf16
     python benchmarks/photos.py sweep --data tiny_imagenet=PATH            # learning rates, on training photographs
     python benchmarks/photos.py run --data tiny_imagenet=PATH --shard 0/2  # one process a core; finished runs are kept
-    python benchmarks/photos.py ended --data tiny_imagenet=PATH            # the second audit
+    python benchmarks/photos.py ended --data tiny_imagenet=PATH            # where attacks land
+    python benchmarks/photos.py strongest --data tiny_imagenet=PATH        # what AutoAttack takes
     python benchmarks/photos_table.py                                      # photos.json and photos.md
 
 A small CLIP that was trained from nothing on 200 classes is hardened on 150 of them, others for each seed, and audited
 on validation photographs of these and of the other 50, each over its own classes: PGD-20 on the margin, aimed at each
-level of the five trees in turn and scored at that level. A second audit lets every attack run to its end and adds
-AutoAttack `fast`, at the leaf and the three levels of one tree."""
+level of the five trees in turn and scored at that level. A second audit lets every attack run to its end, at the leaf
+and the three levels of one tree, and a third adds AutoAttack `fast` there."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ HERE = Path(__file__).parent
 RUNS = HERE / "runs" / "photos"
 SIDE = 48
 SEEDS = (0, 1, 2)
-SEEN, SEEN_IMAGES, UNSEEN_IMAGES, ENDED_IMAGES = 150, 150, 100, 100
+SEEN, SEEN_IMAGES, UNSEEN_IMAGES = 150, 150, 100
+SECOND = {"ended": 100, "strongest": 50}
+"""Photographs of the second and the third audit."""
 BASE = Recipe(method=TeCoA(), steps=100, batch_size=64, lr=1e-3, precision="bf16")
 HRFT = replace(BASE, method=Hierarchical(), space=Poincare(curvature=1.0))
 FAST = LevelAttack(AutoAttack(version="fast"), None)
@@ -216,49 +219,60 @@ def run(data: str, eps: int, seeds: Sequence[int], shard: str) -> None:
         print(f"eps {eps} {setting.name} {seed}: {' '.join(robust)}, {figures['seconds']} s", flush=True)
 
 
-def ended(data: str, eps: int, seeds: Sequence[int], shard: str) -> None:
-    """The second audit of the models that `run` left: attacks that go to their end, and AutoAttack."""
+def second(what: str, data: str, eps: int, seeds: Sequence[int], shard: str) -> None:
+    """The second or third audit of the models that `run` left."""
     whole, _, _, test = files(data)
-    for setting, seed, place in missing("ended.json", eps, seeds, shard):
+    attacks = (PGD20,) if what == "ended" else (PGD20, FAST)
+    for setting, seed, place in missing(f"{what}.json", eps, seeds, shard):
         over = opened(chosen(setting), eps, seed, data, place / "model")
         part = split_classes(whole, seed)[0].select(["kind"])
-        photographs = Photographs.of(test, whole, part).audited(ENDED_IMAGES, seed)
-        plan = Plan(threat=Threat(eps=eps / 255), attacks=(PGD20, FAST), all_levels=None, seed=seed)
+        photographs = Photographs.of(test, whole, part).audited(SECOND[what], seed)
+        plan = Plan(threat=Threat(eps=eps / 255), attacks=attacks, all_levels=None, seed=seed, stop=what != "ended")
         subject = Subject(setting.name, over(part))
         started = time.process_time()
-        audit([subject], photographs, part, plan, place / "ended", command="python benchmarks/photos.py ended")
-        figures = {"method": setting.name, "seed": seed, "eps": eps} | transfer(read_rows(place / "ended"), part)
-        write_whole(place / "ended.json", json.dumps(figures))
+        audit([subject], photographs, part, plan, place / what, command=f"python benchmarks/photos.py {what}")
+        rows = read_rows(place / what)
+        found = landing(rows, part) if what == "ended" else standing(rows, part)
+        write_whole(place / f"{what}.json", json.dumps({"method": setting.name, "seed": seed, "eps": eps} | found))
         print(f"eps {eps} {setting.name} {seed}: {time.process_time() - started:.0f} s", flush=True)
 
 
-def transfer(rows: list[Mapping[str, Any]], forest: Forest) -> dict[str, Any]:
-    """Accuracy of each attacked level at each level under PGD-20, and the share of images that are right before and
-    under PGD-20 and AutoAttack at each level."""
-    labels = [cut.label for cut in forest.cuts()]
+def decided(rows: list[Mapping[str, Any]], forest: Forest) -> tuple[list[str], Callable[..., bool]]:
+    """The images, and whether one is right at a level under an attack on a level."""
     right = {
         (row["image"], row["attack"], row["attacked"], cut.label): row["direct"][cut.label] == cut.of_leaf[row["leaf"]]
         for row in rows
         for cut in forest.cuts()
     }
-    images = sorted({row["image"] for row in rows})
+    return sorted({row["image"] for row in rows}), lambda *key: right[key]
+
+
+def landing(rows: list[Mapping[str, Any]], forest: Forest) -> dict[str, Any]:
+    """Accuracy at each level under PGD-20 at each level."""
+    labels, (images, right) = [cut.label for cut in forest.cuts()], decided(rows, forest)
     lands = {
         attacked: {
-            label: statistics.mean(right[image, PGD20.name, attacked, label] for image in images) for label in labels
+            label: statistics.mean(right(image, PGD20.name, attacked, label) for image in images) for label in labels
         }
         for attacked in labels
     }
+    return {"transfer": lands}
 
-    def standing(label: str, attacks: Sequence[str]) -> float:
+
+def standing(rows: list[Mapping[str, Any]], forest: Forest) -> dict[str, Any]:
+    """The share of images right before and under PGD-20 at each level, and under AutoAttack as well."""
+    images, right = decided(rows, forest)
+
+    def share(label: str, *attacks: str) -> float:
         return statistics.mean(
-            right[image, "clean", "", label] and all(right[image, name, label, label] for name in attacks)
+            right(image, "clean", "", label) and all(right(image, name, label, label) for name in attacks)
             for image in images
         )
 
+    labels = [cut.label for cut in forest.cuts()]
     return {
-        "transfer": lands,
-        "pgd-20": {label: standing(label, [PGD20.name]) for label in labels},
-        "both": {label: standing(label, [PGD20.name, FAST.name]) for label in labels},
+        "pgd-20": {label: share(label, PGD20.name) for label in labels},
+        "both": {label: share(label, PGD20.name, FAST.name) for label in labels},
     }
 
 
@@ -268,7 +282,7 @@ def about(command: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("sweep", "run", "ended"))
+    parser.add_argument("what", choices=("sweep", "run", "ended", "strongest"))
     parser.add_argument("--data", required=True, help="tiny_imagenet=PATH")
     parser.add_argument("--eps", type=int, default=1, help="in units of 1/255")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
@@ -277,6 +291,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if options.what == "sweep":
         sweep(options.data, options.eps, options.shard)
+    elif options.what == "run":
+        run(options.data, options.eps, options.seeds, options.shard)
     else:
-        work = run if options.what == "run" else ended
-        work(options.data, options.eps, options.seeds, options.shard)
+        second(options.what, options.data, options.eps, options.seeds, options.shard)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import photos
-from photos import RUNS, SEEDS, SEEN, SETTINGS, about
+from photos import RUNS, SECOND, SEEDS, SEEN, SETTINGS, about
 from quickstart_ablation import CLOSE, OPEN, interval, picture
 
 from robustree.writing import write_whole
@@ -20,6 +20,7 @@ SEEN_COLUMNS = {
     "clean_levels_mean": "clean: mean of levels",
     "robust_leaf": "robust: leaf",
     "robust_levels_mean": "robust: mean of levels",
+    "robust_balanced_mean": "robust: mean, balanced",
     "any_level_mean": "right at every level of a tree",
 }
 FLAT = ("tecoa", "pmg_aft", "fare", "agft")
@@ -28,7 +29,10 @@ FLAT = ("tecoa", "pmg_aft", "fare", "agft")
 def table() -> None:
     """photos.json, photos.svg and the tables of photos.md, from the finished runs of every eps with three seeds."""
     rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RUNS.glob("eps-*/*/figures.json"))]
-    second = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RUNS.glob("eps-*/*/ended.json"))]
+    later = {
+        what: [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RUNS.glob(f"eps-*/*/{what}.json"))]
+        for what in SECOND
+    }
     lines: list[str] = []
     for eps in sorted({row["eps"] for row in rows}):
         here = [row for row in rows if row["eps"] == eps]
@@ -40,9 +44,12 @@ def table() -> None:
             flat = [{"method": row["method"], "seed": row["seed"]} | row[part] for row in here]
             classes = SEEN if part == "seen" else 200 - SEEN
             lines += [f"### eps {eps}/255, {classes} classes {title}", "", *compared(flat, SEEN_COLUMNS), ""]
-            lines += differences(flat, ("robust_leaf", "robust_levels_mean", "any_level_mean"))
-        if ends := [row for row in second if row["eps"] == eps]:
+            lines += differences(flat, ("robust_leaf", "robust_levels_mean", "robust_balanced_mean", "any_level_mean"))
+        if ends := [row for row in later["ended"] if row["eps"] == eps]:
             lines += [f"### eps {eps}/255, attacks that go to their end, one tree", "", *landed(ends)]
+        if ends := [row for row in later["strongest"] if row["eps"] == eps]:
+            seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in ends}))
+            lines += [f"### eps {eps}/255, with AutoAttack, one tree, seed {seeds}", "", *taken(ends)]
     main = min(row["eps"] for row in rows)
     shown = [
         {"method": row["method"], "seen": row["seen"]["robust_levels_mean"], "any": row["seen"]["any_level_mean"]}
@@ -57,7 +64,7 @@ def table() -> None:
     }
     picture([setting.name for setting in SETTINGS], shown, titles, HERE / "photos.svg")
     plain = json.loads((RUNS / "plain" / "training.json").read_text(encoding="utf-8"))
-    content = {"rows": rows, "ended": second, "plain": plain, "protocol": photos.__doc__, **about("run (and ended)")}
+    content = {"rows": rows, **later, "plain": plain, "protocol": photos.__doc__, **about("run (and ended, strongest)")}
     write_whole(HERE / "photos.json", json.dumps(content, indent=1) + "\n")
     page = HERE / "photos.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(OPEN)
@@ -70,9 +77,16 @@ def compared(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> l
     lines = [f"| method | {' | '.join(columns.values())} |", "|---|" + "---|" * len(columns)]
     for setting in SETTINGS:
         own = [row for row in rows if row["method"] == setting.name]
-        bounds = [interval([100 * row[column] for row in own]) for column in columns]
-        lines.append(f"| {setting.name} | " + " | ".join(f"{mean:.1f} ± {half:.1f}" for mean, half in bounds) + " |")
+        cells = [spread([100 * row[column] for row in own]) for column in columns] if own else ["–"] * len(columns)
+        lines.append(f"| {setting.name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    mean, half = interval(list(values))
+    return f"{mean:.1f} ± {half:.1f}"
 
 
 def differences(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
@@ -90,27 +104,36 @@ def differences(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> li
 
 
 def landed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where attacks of one level land at others, and what AutoAttack takes beyond PGD-20."""
+    """Where attacks of one level land at others."""
     flat = []
     for row in rows:
-        above = [label for label in row["both"] if label != "leaf"]
+        lands = row["transfer"]
+        above = [label for label in lands if label != "leaf"]
         flat.append(
             {
                 "method": row["method"],
-                "leaf": row["transfer"]["leaf"]["leaf"],
-                "leaf_under": statistics.mean(row["transfer"][label]["leaf"] for label in above),
-                "above_under": statistics.mean(row["transfer"]["leaf"][label] for label in above),
-                "pgd": statistics.mean(row["pgd-20"].values()),
-                "both": statistics.mean(row["both"].values()),
+                "leaf": lands["leaf"]["leaf"],
+                "leaf_under": statistics.mean(lands[label]["leaf"] for label in above),
+                "above": statistics.mean(lands[label][label] for label in above),
+                "above_under": statistics.mean(lands["leaf"][label] for label in above),
             }
         )
     titles = {
         "leaf": "leaf under attacks on the leaf",
         "leaf_under": "leaf under attacks on superclasses",
+        "above": "superclasses under attacks on themselves",
         "above_under": "superclasses under attacks on the leaf",
-        "pgd": "mean of levels, right before and under PGD-20",
-        "both": "and under AutoAttack fast",
     }
+    return [*compared(flat, titles), ""]
+
+
+def taken(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What AutoAttack takes beyond PGD-20."""
+    flat = [
+        {"method": row["method"], **{kind: statistics.mean(row[kind].values()) for kind in ("pgd-20", "both")}}
+        for row in rows
+    ]
+    titles = {"pgd-20": "mean of levels, right before and under PGD-20", "both": "and under AutoAttack fast"}
     return [*compared(flat, titles), ""]
 
 

@@ -169,7 +169,17 @@ def score(rows: list[dict[str, Any]], forest: Forest) -> dict[str, Any]:
                 robust.setdefault(cut.label, {})[row["image"]] = hit
     for label, hits in robust.items():
         robust[label] = {image: hit and right[label][image] for image, hit in hits.items()}
-    images = list(right["leaf"])
+    images, leaves = list(right["leaf"]), {row["image"]: row["leaf"] for row in rows}
+
+    def balanced(hits: Mapping[str, Mapping[str, bool]]) -> float:
+        """The mean over levels of the mean over a level's nodes: there answering the largest node gains nothing."""
+        found = []
+        for cut in forest.cuts():
+            nodes: dict[int, list[bool]] = {}
+            for image, hit in hits[cut.label].items():
+                nodes.setdefault(cut.of_leaf[leaves[image]], []).append(hit)
+            found.append(statistics.mean(statistics.mean(own) for own in nodes.values()))
+        return statistics.mean(found)
 
     def any_level(labels: list[str]) -> float:
         return statistics.mean(all(robust[label][image] for label in labels) for image in images)
@@ -182,6 +192,8 @@ def score(rows: list[dict[str, Any]], forest: Forest) -> dict[str, Any]:
         "clean_levels_mean": statistics.mean(clean.values()),
         "robust_leaf": held["leaf"],
         "robust_levels_mean": statistics.mean(held.values()),
+        "clean_balanced_mean": balanced(right),
+        "robust_balanced_mean": balanced(robust),
         "any_level_mean": statistics.mean(any_level(labels) for labels in trees.values()),
         "any_level_all": any_level(list(robust)),
         "robust_wordnet_mean": statistics.mean(held[label] for label in trees["wordnet"]),

@@ -218,6 +218,52 @@ def test_against_a_brute_force_recomputation(rows: list[Row], forest: Forest) ->
                         fallen += by_pass["pgd-20", attacked]["direct"][label] != truth
                 assert (cell["count"], cell["n"]) == (fallen, kept)
         _check_hierarchy(subject, own, forest)
+        _check_balance(subject, own, forest)
+
+
+def _check_balance(subject: dict[str, Any], own: list[Row], forest: Forest) -> None:
+    """Recompute balanced accuracy node by node."""
+    for readout, scopes in subject["means"].items():
+        levels: dict[str, list[float]] = {"clean": [], "worst": []}
+        for cut in forest.cuts():
+            shares: dict[str, list[float]] = {"clean": [], "worst": []}
+            for node in range(len(cut.nodes)):
+                passes: dict[str, dict[bool, list[bool]]] = {}
+                for row in own:
+                    if cut.of_leaf[row["leaf"]] == node:
+                        leaf = row["direct"]["leaf"]
+                        said = cut.of_leaf[leaf] if readout == "via_leaf" else row[readout][cut.label]
+                        of_image = passes.setdefault(row["image"], {True: [], False: []})
+                        of_image[row["attack"] == "clean"].append(said == node)
+                if passes:
+                    clean = [all(found[True]) for found in passes.values()]
+                    worst = [all(found[True] + found[False]) for found in passes.values()]
+                    shares["clean"].append(sum(clean) / len(clean))
+                    shares["worst"].append(sum(worst) / len(worst))
+            for name, found in shares.items():
+                levels[name].append(sum(found) / len(found))
+        for name, found in levels.items():
+            assert _value(scopes["levels"]["balanced"][name]) == pytest.approx(sum(found) / len(found))
+
+
+def test_always_the_most_frequent_answer_gains_nothing_in_balance(tiny_rows: list[Row], tiny_forest: Forest) -> None:
+    cuts = tiny_forest.cuts()
+    constant = [
+        row
+        | {
+            "image": f"{row['image']}/{leaf}",
+            "leaf": leaf,
+            **dict.fromkeys(("direct", "summed"), dict.fromkeys((cut.label for cut in cuts), 0)),
+        }
+        for row in tiny_rows[:1]
+        for leaf in (0, 0, 0, 1, 2, 3)
+    ]
+    for number, row in enumerate(constant):
+        row["image"] += f"/{number}"
+    levels = figures(constant, tiny_forest, **FEW)["models"][0]["means"]["direct"]["levels"]
+    assert _value(levels["clean"]) == pytest.approx((3 / 6 + 4 / 6) / 2)
+    assert _value(levels["balanced"]["clean"]) == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert levels["balanced"]["worst"] is None
 
 
 def _check_hierarchy(subject: dict[str, Any], own: list[Row], forest: Forest) -> None:

@@ -69,13 +69,27 @@ class Outcomes:
             columns.append(self.robust(readout, runs)[:, index])
         return np.mean(columns, axis=0)
 
+    @cached_property
+    def balance(self) -> NDArray[np.float64]:
+        """Return (n, cuts): n / (K m), for an image whose node has m images, among the K nodes of a cut that have any.
+
+        The mean over images of a decision times this is balanced accuracy: the mean over nodes of the share of their
+        images that is right, 1 / K for a model that always gives one answer.
+        """
+        columns = []
+        for truth in self.table.truth.T:
+            counts = np.bincount(truth)
+            columns.append(len(truth) / (np.count_nonzero(counts) * counts[truth]))
+        return np.column_stack(columns)
+
 
 def mean_figures(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str, Any]:
     """Return means over levels, per readout: {levels, superclasses, trees: {name}} of clean and robust.
 
     `levels` averages over all cuts (the leaf counts once), `superclasses` over all but the leaf, a tree over
-    the leaf and its own levels. Each scope holds clean, aimed {attack}, aimed_worst, all {attack}, worst and
-    `lost` = 1 - worst / clean. Means over images of means over cuts, with bootstrap 95 % intervals.
+    the leaf and its own levels. Each scope holds clean, aimed {attack}, aimed_worst, all {attack}, worst,
+    `lost` = 1 - worst / clean, and `balanced` {clean, worst}, where the nodes of a cut count the same however many
+    images they have (Brodersen et al., ICPR 2010). Means over images of means over cuts, with bootstrap 95 % intervals.
     """
     scopes = {"levels": list(range(len(outcomes.table.cuts)))}
     scopes["superclasses"] = scopes["levels"][1:]
@@ -95,13 +109,16 @@ def _scope(
     if not indices:
         return None
 
-    def per_image(runs: Sequence[Run]) -> NDArray[np.float64]:
-        return outcomes.robust(readout, runs)[:, list(indices)].mean(axis=1)
+    def per_image(runs: Sequence[Run], weights: NDArray[np.float64] | float = 1.0) -> NDArray[np.float64]:
+        return (outcomes.robust(readout, runs) * weights)[:, list(indices)].mean(axis=1)
 
+    balance, attacked = outcomes.balance, outcomes.subject.runs
     columns: dict[tuple[str, ...], NDArray[np.float64] | None] = {
         ("clean",): per_image(()),
         ("aimed_worst",): outcomes.aimed(readout, None, indices),
-        ("worst",): per_image(outcomes.subject.runs) if outcomes.subject.runs else None,
+        ("worst",): per_image(attacked) if attacked else None,
+        ("balanced", "clean"): per_image((), balance),
+        ("balanced", "worst"): per_image(attacked, balance) if attacked else None,
     }
     for attack in outcomes.attacks:
         columns["aimed", attack] = outcomes.aimed(readout, attack, indices)
@@ -110,7 +127,14 @@ def _scope(
     present = {name: column for name, column in columns.items() if column is not None}
     values = np.column_stack(list(present.values()))
     samples = dict(zip(present, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
-    figures: dict[str, Any] = {"clean": None, "aimed": {}, "aimed_worst": None, "all": {}, "worst": None}
+    figures: dict[str, Any] = {
+        "clean": None,
+        "aimed": {},
+        "aimed_worst": None,
+        "all": {},
+        "worst": None,
+        "balanced": {},
+    }
     for name, column in columns.items():
         figure = None if column is None else _mean(float(column.mean()), samples[name])
         if len(name) == 1:

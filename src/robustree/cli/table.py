@@ -27,6 +27,8 @@ def figures_table(figures: Mapping[str, Any]) -> Table:
         table.add_row(cut["label"], *cells, end_section=last)
     means = [subject["means"]["direct"]["levels"] for subject in subjects]
     table.add_row("mean of levels", *_cells([(mean["clean"], mean["worst"]) for mean in means]))
+    balanced = [mean["balanced"] for mean in means]
+    table.add_row("mean, balanced", *_cells([(mean["clean"], mean["worst"]) for mean in balanced]))
     every = [subject["any_level"]["levels"] for subject in subjects]
     table.add_row("right at every level", *_cells([(rate["clean"], rate["worst"]) for rate in every]))
     table.caption = Text(f"clean → robust, % of {figures['images']} images; robust: right under every attack", "dim")
