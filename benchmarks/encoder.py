@@ -124,7 +124,8 @@ def sweep(shard: str) -> None:
         model = hardened(recipe, TRAINED, RUNS / "models" / key, forest)
         attacked(name, model, seen.held_back().subset(SWEPT, seed=0), place, seed=0)
         figures = score(read_rows(place), forest)
-        keep("sweep", key, {"method": key.rpartition("-")[0], "lr": recipe.lr, **{c: figures[c] for c in COLUMNS}})
+        tried = {"method": key.removesuffix(f"-{recipe.lr:g}"), "lr": recipe.lr}
+        keep("sweep", key, tried | {column: figures[column] for column in COLUMNS})
         print(key, described(figures), f"{time.process_time() - started:.0f} CPU seconds", flush=True)
 
 
