@@ -3,6 +3,8 @@
 # `make package`, `make sbom` and `make audit-dependencies` are what a release is made of (into dist/ and sbom/).
 # `make test-browser` walks through the page of `robustree demo` and installs Chromium for it; `make test-encoder` tries
 # the pretrained encoder and installs its packages. Neither is everybody's wish.
+.PHONY: demo test check test-browser test-encoder docs package sbom audit-dependencies
+
 V := .venv
 PYTHON ?= python3
 
