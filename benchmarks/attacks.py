@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from fashion_mnist.net import LEAVES, images_of, trained
+from pages import put
 from torch import Tensor, nn
 
 from robustree.attacks import AutoAttack, Threat
@@ -170,8 +171,7 @@ def table() -> None:
             if all(sides):
                 lines.append(_line(victim, name, sides))
     page = HERE / "attacks.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(MARK)
-    write_whole(page, before + MARK + "\n".join(lines) + "\n" + MARK + rest.partition(MARK)[2])
+    put(page, "\n".join(lines) + "\n", MARK)
     print("\n".join(lines))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import put
 from provenance import machine
 from torch import Tensor
 
@@ -253,10 +254,7 @@ def publish(rows: Sequence[dict[str, Any]], alone: Sequence[dict[str, Any]]) -> 
         "standing": {"model": "tecoa", "seed": 0, "images": 64, "levels": alone},
     }
     write_whole(HERE / "audit.json", json.dumps(content, indent=1) + "\n")
-    page = HERE / "audit.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- table -->\n")
-    _, _, after = rest.partition("<!-- table -->\n")
-    write_whole(page, f"{before}<!-- table -->\n{table(rows)}<!-- table -->\n{after}")
+    put(HERE / "audit.md", table(rows), "<!-- table -->\n")
     print(table(rows))
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from growth import PAGE, law
+from pages import put
 from provenance import provenance
 
 from robustree.writing import write_whole
 
-MARK = "<!-- audits -->\n"
-SERIES: dict[str, tuple[int, ...]] = {"autoattack": (16, 32, 64, 128), "pgd": (250, 500, 1000, 2500)}
+SERIES: dict[str, tuple[int, ...]] = {"autoattack": (16, 32, 64, 128), "pgd": (250, 500, 1000, 2500, 5000)}
 
 
 def command(series: str, images: int, data: str, output: str) -> list[str]:
@@ -54,13 +54,17 @@ def measure(series: str, images: int, data: str) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| | images | CPU seconds | error of the line | peak memory, MiB |", "|---|---|---|---:|---|"]
+    lines = [
+        "| | images | CPU seconds | error of the line | peak memory, MiB | error of the line |",
+        "|---|---|---|---:|---|---:|",
+    ]
     for series, numbers in SERIES.items():
         own = [row for row in rows if row["series"] == series]
-        fit = law(numbers, [row["seconds"] for row in own])
-        line = f"{fit['intercept']:.2g} + {fit['slope']:.3g} an image"
-        peaks = f"{own[0]['mib']:.0f} to {own[-1]['mib']:.0f}"
-        lines.append(f"| {series} | {numbers[0]} to {numbers[-1]} | {line} | {100 * fit['worst']:.0f} % | {peaks} |")
+        cells = []
+        for kind in ("seconds", "mib"):
+            fit = law(numbers, [row[kind] for row in own])
+            cells += [f"{fit['intercept']:.3g} + {fit['slope']:.2g} an image", f"{100 * fit['worst']:.0f} %"]
+        lines.append(f"| {series} | {numbers[0]} to {numbers[-1]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -76,8 +80,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     content = {"rows": rows, "seed": 0, **provenance("python benchmarks/audit_growth.py --data tiny_imagenet=PATH")}
     write_whole(Path(__file__).with_suffix(".json"), json.dumps(content, indent=1) + "\n")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
-    write_whole(PAGE, before + MARK + table(rows) + MARK + rest.partition(MARK)[2])
+    put(PAGE, table(rows), "<!-- audits -->\n")
     print(table(rows))
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from quickstart_ablation import interval
+from pages import put, spread
 
 from robustree.auditing.metrics import figures
 from robustree.taxonomy import Forest
-from robustree.writing import write_whole
 
 PAGE = Path(__file__).parent / "encoder.md"
 COLUMNS = (
@@ -52,15 +51,9 @@ def write_page(content: Mapping[str, Any], methods: Sequence[str], seeds: Sequen
     if attacked := complete(content["transfer"], methods, seeds):
         parts["transfer"] = transfer(content["transfer"], methods, attacked)
     parts["sweep"] = sweep(content["sweep"])
-    text = PAGE.read_text(encoding="utf-8")
     for name, lines in parts.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if start not in text:
-            continue
-        before, _, rest = text.partition(start)
-        text = before + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+        put(PAGE, "\n".join(lines) + "\n", f"<!-- {name} -->\n", f"<!-- end of {name} -->")
         print("\n".join([name, *lines]))
-    write_whole(PAGE, text)
 
 
 def complete(rows: Mapping[str, Any], methods: Sequence[str], seeds: Sequence[int]) -> list[int]:
@@ -72,18 +65,11 @@ def _head(first: str, columns: Sequence[str]) -> list[str]:
     return [f"| {first} | " + " | ".join(names) + " |", "|---" * (len(columns) + 1) + "|"]
 
 
-def _cell(values: Sequence[float], sign: str = "") -> str:
-    if len(values) == 1:
-        return f"{100 * values[0]:{sign}.1f}"
-    centre, half = interval([100 * value for value in values])
-    return f"{centre:{sign}.1f} ± {half:.1f}"
-
-
 def accuracies(rows: Mapping[str, Any], group: str, methods: Sequence[str], seeds: Sequence[int]) -> list[str]:
     lines = _head("method", COLUMNS)
     for name in methods:
         own = [rows[f"{name}-{seed}"][group] for seed in seeds]
-        lines.append(f"| {name} | " + " | ".join(_cell([row[column] for row in own]) for column in COLUMNS) + " |")
+        lines.append(f"| {name} | " + " | ".join(spread([row[column] for row in own]) for column in COLUMNS) + " |")
     return lines
 
 
@@ -93,7 +79,7 @@ def differences(rows: Mapping[str, Any], group: str, seeds: Sequence[int]) -> li
     for one in ("hrft", "hrft_5trees"):
         for other in FLAT:
             pairs = [(rows[f"{one}-{seed}"][group], rows[f"{other}-{seed}"][group]) for seed in seeds]
-            cells = [_cell([first[column] - second[column] for first, second in pairs], "+") for column in COLUMNS]
+            cells = [spread([first[column] - second[column] for first, second in pairs], "+") for column in COLUMNS]
             lines.append(f"| {one} − {other} | " + " | ".join(cells) + " |")
     return lines
 
@@ -103,7 +89,7 @@ def transfer(rows: Mapping[str, Any], methods: Sequence[str], seeds: Sequence[in
     lines = _head("method", columns)
     for name in methods:
         own = [rows[f"{name}-{seed}"] for seed in seeds]
-        lines.append(f"| {name} | " + " | ".join(_cell([row[column] for row in own]) for column in columns) + " |")
+        lines.append(f"| {name} | " + " | ".join(spread([row[column] for row in own]) for column in columns) + " |")
     return lines
 
 

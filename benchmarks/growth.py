@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pages import put
 from provenance import machine
 from torch import Tensor, nn
 
@@ -263,9 +264,7 @@ def main() -> None:
 def publish(rows: Sequence[dict[str, Any]]) -> None:
     """Draw the curves, and put the table into the page."""
     draw(rows)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- table -->\n")
-    _, _, after = rest.partition("<!-- table -->\n")
-    write_whole(PAGE, f"{before}<!-- table -->\n{table(rows)}<!-- table -->\n{after}")
+    put(PAGE, table(rows), "<!-- table -->\n")
     print(table(rows))
 
 

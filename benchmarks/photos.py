@@ -162,6 +162,15 @@ def chosen(setting: Setting) -> Setting:
     return replace(setting, recipe=replace(setting.recipe, lr=best["lr"]))
 
 
+def robustness(
+    name: str, model: TreeModel, images: AuditImages, eps: int, seed: int, place: Path, command: str
+) -> dict[str, Any]:
+    """The figures of a model under PGD-20 at every level of its forest."""
+    plan = Plan(threat=Threat(eps=eps / 255), attacks=(PGD20,), all_levels=None, stop=True, seed=seed)
+    audit([Subject(name, model)], images, model.forest, plan, place, command=f"python benchmarks/{command}")
+    return score(read_rows(place), model.forest)
+
+
 def sweep(data: str, eps: int, shard: str) -> None:
     """Each method at each learning rate on validation photographs, one seed, the WordNet tree."""
     index, count = map(int, shard.split("/"))
@@ -176,9 +185,7 @@ def sweep(data: str, eps: int, shard: str) -> None:
         tried = replace(setting, recipe=replace(setting.recipe, lr=lr))
         started = time.process_time()
         over = opened(tried, eps, 0, data, place / "model")
-        plan = Plan(threat=Threat(eps=eps / 255), attacks=(PGD20,), all_levels=None, stop=True)
-        audit([Subject(setting.name, over(forest))], images, forest, plan, place, command="")
-        figures = score(read_rows(place), forest)
+        figures = robustness(setting.name, over(forest), images, eps, 0, place, "photos.py sweep")
         row = {"method": setting.name, "lr": lr, "eps": eps} | figures
         write_whole(place / "figures.json", json.dumps(row))
         seconds = time.process_time() - started
@@ -208,10 +215,8 @@ def run(data: str, eps: int, seeds: Sequence[int], shard: str) -> None:
             ("seen", "unseen"), split_classes(whole, seed), (SEEN_IMAGES, UNSEEN_IMAGES), strict=True
         ):
             photographs = Photographs.of(test, whole, part).audited(images, seed)
-            plan = Plan(threat=Threat(eps=eps / 255), attacks=(PGD20,), all_levels=None, stop=True, seed=seed)
-            subject = Subject(setting.name, over(part))
-            audit([subject], photographs, part, plan, place / name, command="python benchmarks/photos.py run")
-            figures[name] = score(read_rows(place / name), part)
+            at = place / name
+            figures[name] = robustness(setting.name, over(part), photographs, eps, seed, at, "photos.py run")
         figures["seconds"] = round(time.process_time() - started)
         figures["recipe"] = recipe_record(chosen(setting).recipe) if setting.recipe else None
         write_whole(place / "figures.json", json.dumps(figures))

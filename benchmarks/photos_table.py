@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import photos
+from pages import put, spread
 from photos import RUNS, SECOND, SEEDS, SEEN, SETTINGS, about
-from quickstart_ablation import CLOSE, OPEN, interval, picture
+from quickstart_ablation import CLOSE, OPEN, picture
 
 from robustree.writing import write_whole
 
@@ -66,9 +67,7 @@ def table() -> None:
     plain = json.loads((RUNS / "plain" / "training.json").read_text(encoding="utf-8"))
     content = {"rows": rows, **later, "plain": plain, "protocol": photos.__doc__, **about("run (and ended, strongest)")}
     write_whole(HERE / "photos.json", json.dumps(content, indent=1) + "\n")
-    page = HERE / "photos.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(OPEN)
-    write_whole(page, before + OPEN + "\n".join(lines) + CLOSE + rest.partition(CLOSE)[2])
+    put(HERE / "photos.md", "\n".join(lines), OPEN, CLOSE)
     print("\n".join(lines))
 
 
@@ -77,16 +76,9 @@ def compared(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> l
     lines = [f"| method | {' | '.join(columns.values())} |", "|---|" + "---|" * len(columns)]
     for setting in SETTINGS:
         own = [row for row in rows if row["method"] == setting.name]
-        cells = [spread([100 * row[column] for row in own]) for column in columns] if own else ["–"] * len(columns)
+        cells = [spread([row[column] for row in own]) for column in columns] if own else ["–"] * len(columns)
         lines.append(f"| {setting.name} | " + " | ".join(cells) + " |")
     return lines
-
-
-def spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    mean, half = interval(list(values))
-    return f"{mean:.1f} ± {half:.1f}"
 
 
 def differences(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
@@ -95,10 +87,7 @@ def differences(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> li
     titles = " | ".join(SEEN_COLUMNS[column] for column in columns)
     lines = [f"| difference in points | {titles} |", "|---|" + "---|" * len(columns)]
     for ours, other in [(ours, other) for ours in ("hrft", "hrft_5trees") for other in FLAT]:
-        cells = []
-        for column in columns:
-            mean, half = interval([100 * (found[ours, s][column] - found[other, s][column]) for s in SEEDS])
-            cells.append(f"{mean:+.1f} ± {half:.1f}")
+        cells = [spread([found[ours, s][column] - found[other, s][column] for s in SEEDS], "+") for column in columns]
         lines.append(f"| {ours} − {other} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 

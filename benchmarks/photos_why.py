@@ -1,5 +1,5 @@
 """Why is PMG-AFT ahead in the mean over levels on photographs? Its terms one at a time, the same terms in the
-hierarchical method, and more steps for all.
+hierarchical method, and other learning rates.
 
     python benchmarks/photos_why.py run --data tiny_imagenet=PATH --shard 0/2  # finished runs are kept
     python benchmarks/photos_why.py table                              # photos_why.json, a table of photos.md
@@ -18,22 +18,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from photos import BASE, HRFT, PGD20, RUNS, Photographs, Setting, files, opened, split_classes
+from pages import put
+from photos import BASE, HRFT, RUNS, Photographs, Setting, files, opened, robustness, split_classes
 from provenance import provenance
-from quickstart_ablation import score
 from torch import Tensor
 
-from robustree.attacks import Threat
-from robustree.auditing.audit import Subject, audit
-from robustree.auditing.plan import Plan
-from robustree.auditing.rows import read_rows
 from robustree.methods import PMGAFT, Hierarchical
 from robustree.methods.method import Adversarial, Context
 from robustree.training import recipe_record
 from robustree.tree_model import Scores
 from robustree.writing import write_whole
 
-PAGE, MARK = Path(__file__).with_name("photos.md"), "<!-- why -->\n"
 EPS, IMAGES, SEEDS = 2, 300, (0, 1)
 COLUMNS = {
     "clean_levels_mean": "clean: mean of levels",
@@ -90,7 +85,7 @@ def settings() -> tuple[Setting, ...]:
     found = [flat(f"pmg_aft: {name}", 2e-3, *weights) for name, weights in parts.items()]
     found += [Setting("hrft_5trees", replace(HRFT, lr=1e-3), None), trees(2e-3), trees(4e-3)]
     found += [flat(f"tecoa, rate {lr:g}", lr, 0.0, 0.0) for lr in (1e-3, 4e-3)]
-    found += [flat(f"pmg_aft, rate {lr:g}", lr, 1.0, 1.0) for lr in (4e-3,)]
+    found += [flat("pmg_aft, rate 0.004", 4e-3, 1.0, 1.0)]
     found += [guided("hrft_5trees: clean", 2e-3, general=0.0), guided("hrft_5trees: both", 2e-3)]
     return tuple(found)
 
@@ -108,13 +103,12 @@ def run(data: str, shard: str) -> None:
         over = opened(setting, EPS, seed, data, place / "model")
         part = split_classes(whole, seed)[0]
         images = Photographs.of(validation, whole, part).audited(IMAGES, seed)
-        plan = Plan(threat=Threat(eps=EPS / 255), attacks=(PGD20,), all_levels=None, stop=True, seed=seed)
-        audit([Subject("model", over(part))], images, part, plan, place / "audit", command="")
-        row = {"setting": setting.name, "seed": seed, **score(read_rows(place / "audit"), part)}
+        figures = robustness("model", over(part), images, EPS, seed, place / "audit", "photos_why.py run")
+        row = {"setting": setting.name, "seed": seed, **figures}
         row["seconds"] = round(time.process_time() - started)
         write_whole(place / "figures.json", json.dumps(row))
-        figures = " ".join(f"{column} {100 * row[column]:.1f}" for column in COLUMNS)
-        print(f"{setting.name} {seed}: {figures}, {row['seconds']} s", flush=True)
+        said = " ".join(f"{column} {100 * row[column]:.1f}" for column in COLUMNS)
+        print(f"{setting.name} {seed}: {said}, {row['seconds']} s", flush=True)
 
 
 def table() -> None:
@@ -138,8 +132,7 @@ def table() -> None:
         ),
     }
     write_whole(Path(__file__).with_suffix(".json"), json.dumps(content, indent=1) + "\n")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
-    write_whole(PAGE, before + MARK + "\n".join(lines) + "\n" + MARK + rest.partition(MARK)[2])
+    put(Path(__file__).with_name("photos.md"), "\n".join(lines) + "\n", "<!-- why -->\n")
     print("\n".join(lines))
 
 

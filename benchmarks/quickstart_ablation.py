@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pages import interval, put, spread
 from provenance import provenance
 
 from robustree.attacks import PGD
@@ -35,7 +36,7 @@ from robustree.geometry import Euclidean, Poincare, Sphere
 from robustree.methods import Hierarchical
 from robustree.models import load
 from robustree.reproducing import EMBEDDED, TABLES
-from robustree.taxonomy import Forest
+from robustree.taxonomy import Cut, Forest
 from robustree.training import Recipe, harden, recipe_record
 from robustree.tree_model import build_tree_model
 from robustree.writing import write_whole
@@ -181,6 +182,10 @@ def score(rows: list[dict[str, Any]], forest: Forest) -> dict[str, Any]:
             found.append(statistics.mean(statistics.mean(own) for own in nodes.values()))
         return statistics.mean(found)
 
+    def largest(cut: Cut) -> float:
+        """What always giving the largest node's name keeps under any attack."""
+        return Counter(cut.of_leaf[leaf] for leaf in leaves.values()).most_common(1)[0][1] / len(leaves)
+
     def any_level(labels: list[str]) -> float:
         return statistics.mean(all(robust[label][image] for label in labels) for image in images)
 
@@ -192,6 +197,7 @@ def score(rows: list[dict[str, Any]], forest: Forest) -> dict[str, Any]:
         "clean_levels_mean": statistics.mean(clean.values()),
         "robust_leaf": held["leaf"],
         "robust_levels_mean": statistics.mean(held.values()),
+        "largest": {cut.label: largest(cut) for cut in forest.cuts()},
         "clean_balanced_mean": balanced(right),
         "robust_balanced_mean": balanced(robust),
         "any_level_mean": statistics.mean(any_level(labels) for labels in trees.values()),
@@ -200,13 +206,6 @@ def score(rows: list[dict[str, Any]], forest: Forest) -> dict[str, Any]:
         "clean": clean,
         "robust": held,
     }
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half width of the 95 % t interval over seeds."""
-    quantiles = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-    mean = statistics.mean(values)
-    return mean, quantiles[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def finished() -> list[Mapping[str, Any]]:
@@ -263,14 +262,11 @@ def table() -> None:
         own = [row for row in rows if row["method"] == name]
         if len(own) < len(SEEDS):
             continue
-        bounds = [interval([row[column] for row in own]) for column in COLUMNS]
-        cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in bounds]
+        cells = [spread([row[column] for row in own]) for column in COLUMNS]
         seconds = statistics.mean(row["seconds"] for row in own)
         lines.append(f"| {name} | {notes[name]} | " + " | ".join(cells) + f" | {seconds:.0f} |")
     lines += ["", "Paired differences, same seed and images, in points:", "", *paired(rows)]
-    page = HERE / "quickstart_ablation.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(OPEN)
-    write_whole(page, before + OPEN + "\n".join(lines) + "\n" + CLOSE + rest.partition(CLOSE)[2])
+    put(HERE / "quickstart_ablation.md", "\n".join(lines) + "\n", OPEN, CLOSE)
     print("\n".join(lines))
     measured = [name for name in order if sum(row["method"] == name for row in rows) >= len(SEEDS)]
     picture(measured, rows, PICTURE, HERE / "quickstart_ablation.svg")
@@ -287,10 +283,7 @@ def paired(rows: list[Mapping[str, Any]]) -> list[str]:
         seeds = [seed for seed in SEEDS if (one, seed) in found and (other, seed) in found]
         if len(seeds) < 3:
             continue
-        cells = []
-        for column in columns:
-            mean, half = interval([100 * (found[one, s][column] - found[other, s][column]) for s in seeds])
-            cells.append(f"{mean:+.1f} ± {half:.1f}")
+        cells = [spread([found[one, s][column] - found[other, s][column] for s in seeds], "+") for column in columns]
         lines.append(f"| {one} − {other} | " + " | ".join(cells) + " |")
     return lines
 

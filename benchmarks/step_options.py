@@ -123,6 +123,8 @@ def main() -> None:
             updates.setdefault(name, []).append(timed(step, device, clock))
         print(f"round {number + 1} of {options.rounds}", flush=True)
     content = {
+        "command": f"python benchmarks/step_options.py --batch-size {options.batch_size} --rounds {options.rounds}",
+        "seed": 0,
         "machine": machine(device),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

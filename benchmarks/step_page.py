@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from robustree.writing import write_whole
+from pages import put
 
 PAGE = Path(__file__).with_name("step.md")
 MARK = "<!-- tables: written by the script -->\n"
@@ -22,8 +22,7 @@ EVALUATED_EVERY, EVALUATION_GRADIENTS = 10, 51
 
 def write_page(content: Mapping[str, Mapping[str, Any]]) -> None:
     """Replace the tables of step.md."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
-    write_whole(PAGE, before + MARK + tables(content) + MARK + rest.partition(MARK)[2])
+    put(PAGE, tables(content), MARK)
 
 
 def tables(content: Mapping[str, Mapping[str, Any]]) -> str:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import interval, put
 from provenance import provenance
-from quickstart_ablation import ATTACK, IMAGES, SEEDS, THREAT, interval, settings
+from quickstart_ablation import ATTACK, IMAGES, SEEDS, THREAT, settings
 
 from robustree.attacks import AutoAttack
 from robustree.auditing.audit import Subject, audit
@@ -172,10 +173,7 @@ def table() -> None:
         "| leaf: PGD-20 | both | standard |\n|---|---|---|---|---|---|---|---|---|"
     )
     print("\n".join([head, *lines]))
-    page = HERE / "strongest.md"
-    mark = "<!-- table -->\n"
-    before, _, rest = page.read_text(encoding="utf-8").partition(mark)
-    write_whole(page, before + mark + "\n".join([head, *lines]) + "\n" + mark + rest.partition(mark)[2])
+    put(HERE / "strongest.md", "\n".join([head, *lines]) + "\n", "<!-- table -->\n")
 
 
 if __name__ == "__main__":

@@ -247,19 +247,11 @@ def _check_balance(subject: dict[str, Any], own: list[Row], forest: Forest) -> N
 
 
 def test_always_the_most_frequent_answer_gains_nothing_in_balance(tiny_rows: list[Row], tiny_forest: Forest) -> None:
-    cuts = tiny_forest.cuts()
+    always = {cut.label: 0 for cut in tiny_forest.cuts()}
+    said = {"direct": always, "summed": always}
     constant = [
-        row
-        | {
-            "image": f"{row['image']}/{leaf}",
-            "leaf": leaf,
-            **dict.fromkeys(("direct", "summed"), dict.fromkeys((cut.label for cut in cuts), 0)),
-        }
-        for row in tiny_rows[:1]
-        for leaf in (0, 0, 0, 1, 2, 3)
+        tiny_rows[0] | said | {"image": f"{number}", "leaf": leaf} for number, leaf in enumerate((0, 0, 0, 1, 2, 3))
     ]
-    for number, row in enumerate(constant):
-        row["image"] += f"/{number}"
     levels = figures(constant, tiny_forest, **FEW)["models"][0]["means"]["direct"]["levels"]
     assert _value(levels["clean"]) == pytest.approx((3 / 6 + 4 / 6) / 2)
     assert _value(levels["balanced"]["clean"]) == pytest.approx((1 / 4 + 1 / 2) / 2)

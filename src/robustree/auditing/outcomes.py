@@ -109,21 +109,22 @@ def _scope(
     if not indices:
         return None
 
-    def per_image(runs: Sequence[Run], weights: NDArray[np.float64] | float = 1.0) -> NDArray[np.float64]:
-        return (outcomes.robust(readout, runs) * weights)[:, list(indices)].mean(axis=1)
+    def decided(runs: Sequence[Run]) -> Mask:
+        return outcomes.robust(readout, runs)[:, list(indices)]
 
-    balance, attacked = outcomes.balance, outcomes.subject.runs
+    balance, attacked = outcomes.balance[:, list(indices)], outcomes.subject.runs
+    clean, worst = decided(()), decided(attacked) if attacked else None
     columns: dict[tuple[str, ...], NDArray[np.float64] | None] = {
-        ("clean",): per_image(()),
+        ("clean",): clean.mean(axis=1),
         ("aimed_worst",): outcomes.aimed(readout, None, indices),
-        ("worst",): per_image(attacked) if attacked else None,
-        ("balanced", "clean"): per_image((), balance),
-        ("balanced", "worst"): per_image(attacked, balance) if attacked else None,
+        ("worst",): None if worst is None else worst.mean(axis=1),
+        ("balanced", "clean"): (clean * balance).mean(axis=1),
+        ("balanced", "worst"): None if worst is None else (worst * balance).mean(axis=1),
     }
     for attack in outcomes.attacks:
         columns["aimed", attack] = outcomes.aimed(readout, attack, indices)
         runs = outcomes.select(attack, "all")
-        columns["all", attack] = per_image(runs) if runs else None
+        columns["all", attack] = decided(runs).mean(axis=1) if runs else None
     present = {name: column for name, column in columns.items() if column is not None}
     values = np.column_stack(list(present.values()))
     samples = dict(zip(present, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
@@ -143,8 +144,8 @@ def _scope(
             figures[name[0]][name[1]] = figure
     figures["lost"] = None
     if ("worst",) in samples and figures["clean"]["value"] > 0:
-        clean = samples["clean",]
-        lost = 1 - samples["worst",] / np.where(clean > 0, clean, np.nan)
+        drawn = samples["clean",]
+        lost = 1 - samples["worst",] / np.where(drawn > 0, drawn, np.nan)
         figures["lost"] = _mean(1 - figures["worst"]["value"] / figures["clean"]["value"], lost)
     return figures
 
