@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,13 +12,10 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def page() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("step_page", FOLDER / "step_page.py")
-    assert specification and specification.loader
-    module = sys.modules["step_page"] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("step_page")
 
 
 def test_the_tables_are_those_of_the_json(page: ModuleType) -> None:
