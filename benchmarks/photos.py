@@ -236,7 +236,7 @@ def second(what: str, data: str, eps: int, seeds: Sequence[int], shard: str) -> 
         subject = Subject(setting.name, over(part))
         started = time.process_time()
         audit([subject], photographs, part, plan, place / what, command=f"python benchmarks/photos.py {what}")
-        rows = read_rows(place / what)
+        rows = list(read_rows(place / what))
         found = landing(rows, part) if what == "ended" else standing(rows, part)
         write_whole(place / f"{what}.json", json.dumps({"method": setting.name, "seed": seed, "eps": eps} | found))
         print(f"eps {eps} {setting.name} {seed}: {time.process_time() - started:.0f} s", flush=True)

@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,12 +156,14 @@ def run(setting: Setting, seed: int, *, split: str, images: int, attack: PGD) ->
     }
 
 
-def score(rows: list[dict[str, Any]], forest: Forest) -> dict[str, Any]:
+def score(rows: Iterable[Mapping[str, Any]], forest: Forest) -> dict[str, Any]:
     """Accuracies in [0, 1] from audit rows: an image is robust at a level if right before and under the attack on
     that level."""
     right: dict[str, dict[str, bool]] = {}
     robust: dict[str, dict[str, bool]] = {}
+    leaves: dict[str, int] = {}
     for row in rows:
+        leaves[row["image"]] = row["leaf"]
         for cut in forest.cuts():
             hit = row["direct"][cut.label] == cut.of_leaf[row["leaf"]]
             if row["attack"] == "clean":
@@ -170,7 +172,7 @@ def score(rows: list[dict[str, Any]], forest: Forest) -> dict[str, Any]:
                 robust.setdefault(cut.label, {})[row["image"]] = hit
     for label, hits in robust.items():
         robust[label] = {image: hit and right[label][image] for image, hit in hits.items()}
-    images, leaves = list(right["leaf"]), {row["image"]: row["leaf"] for row in rows}
+    images = list(right["leaf"])
 
     def balanced(hits: Mapping[str, Mapping[str, bool]]) -> float:
         """The mean over levels of the mean over a level's nodes: there answering the largest node gains nothing."""

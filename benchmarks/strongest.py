@@ -88,7 +88,7 @@ def finished(name: str, seed: int, forest: Forest) -> bool:
     """Whether all rows of a model are there."""
     places = [RUNS / where / f"{name}-{seed}" for where in ("levels", "leaf")]
     wanted = IMAGES * (1 + 2 * len(forest.cuts())), IMAGES * 2
-    return all(p.is_dir() and len(read_rows(p)) == n for p, n in zip(places, wanted, strict=True))
+    return all(p.is_dir() and len(list(read_rows(p))) == n for p, n in zip(places, wanted, strict=True))
 
 
 def robust(rows: Sequence[dict[str, Any]], forest: Forest, attacks: Sequence[str]) -> dict[str, list[bool]]:
@@ -119,7 +119,7 @@ def any_level(levels: dict[str, list[bool]], tree: Tree) -> float:
 
 def figures(name: str, seed: int, forest: Forest) -> dict[str, Any]:
     """Robust accuracies of one model."""
-    rows, leaf = read_rows(RUNS / "levels" / f"{name}-{seed}"), read_rows(RUNS / "leaf" / f"{name}-{seed}")
+    rows, leaf = list(read_rows(RUNS / "levels" / f"{name}-{seed}")), list(read_rows(RUNS / "leaf" / f"{name}-{seed}"))
     sides = {
         "pgd-20": robust(rows, forest, [PGD20.name]),
         "autoattack-fast": robust(rows, forest, [FAST.name]),

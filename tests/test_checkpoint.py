@@ -17,7 +17,6 @@ from robustree.checkpoint import (
     UNFINISHED,
     complete_files,
     load_checkpoint,
-    remove_leftovers,
     save_checkpoint,
     write_whole,
 )
@@ -25,6 +24,7 @@ from robustree.geometry import Euclidean, Poincare, Space, Sphere
 from robustree.models import VisionLanguageModel, load
 from robustree.taxonomy import Forest
 from robustree.tree_model import Depths, TreeModel, build_tree_model
+from robustree.writing import remove_leftovers
 
 TEMPLATE = "a drawing of a {}"
 

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -217,18 +217,6 @@ def complete_files(directory: Path, *, marker: str) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         if new and not any(directory.iterdir()):
             directory.rmdir()
-
-
-def remove_leftovers(directory: Path, names: Sequence[str]) -> None:
-    """Delete what killed writers of these files left half-written (`UNFINISHED`: of `complete_files`).
-
-    Call it only where nobody else can be writing them: under a lock."""
-    for name in names:
-        for leftover in directory.glob(f".{name}-*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
 
 
 def add_to_card(directory: Path, **entries: Any) -> None:

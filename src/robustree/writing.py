@@ -1,10 +1,11 @@
-"""Files that are whole whenever they are there."""
+"""Files that are whole whenever they are there, and what killed writers of such files left."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -33,3 +34,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(directory: Path, names: Sequence[str]) -> None:
+    """Delete what killed writers of these files left half-written.
+
+    Call it only where nobody else can be writing them: under a lock."""
+    for name in names:
+        for leftover in directory.glob(f".{name}-*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()

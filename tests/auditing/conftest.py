@@ -250,6 +250,6 @@ def run(subjects: list[Subject], images: AuditImages, two_trees: Forest, tmp_pat
         arguments = {"subjects": subjects, "images": images, "forest": two_trees, "plan": PLAN} | changes
         report = arguments.pop("report", lambda status: None)
         audit(**arguments, directory=tmp_path / name, command="robustree audit", report=report)
-        return read_rows(tmp_path / name)
+        return list(read_rows(tmp_path / name))
 
     return go

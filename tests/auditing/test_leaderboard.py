@@ -190,7 +190,7 @@ def _forget(header: dict[str, Any]) -> None:
     ("spoil", "said"),
     [
         (lambda a: (a / "audit.json").unlink(), "audit.json does not exist"),
-        (lambda a: (a / "rows.jsonl").unlink(), "rows.jsonl does not exist"),
+        (lambda a: (a / "rows.jsonl").unlink(), "holds no rows.jsonl"),
         (lambda a: edit(a, _forget), "is damaged or of another version"),
         (lambda a: keep_rows(a, lambda row: row["model"] != "hrft"), "hrft/hyperbolic has no rows yet: finish it"),
         (lambda a: keep_rows(a, lambda row: row["image"] != "twemoji/007" or row["attacked"] != "all"), "finish the"),

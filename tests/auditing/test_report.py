@@ -153,8 +153,14 @@ def test_notes_name_what_was_not_attacked_and_what_was_invalid(audit_folder: Wri
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.jsonl", None, "does not exist"),
-        ("rows.jsonl", '{"image": "a"}\n{"ima', "Line 2 of"),
+        ("rows.jsonl", None, "holds no rows.jsonl"),
+        ("rows.jsonl", '{"image": "a"}\n', "line 1 of"),
+        ("rows.jsonl", '{"image":"a","model":"b","head":"c","attack":"clean","attacked":""}', "Row 1 has no 'leaf'"),
+        (
+            "rows.jsonl",
+            '{"image":"a","model":"b","head":"c","attack":"clean","attacked":1}',
+            "its attacked is 1, no text",
+        ),
         ("rows.jsonl", "", "no rows"),
         ("audit.json", "{", "is no JSON"),
         ("audit.json", "[]", "holds no JSON object"),

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,9 @@ class _Full:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.file)
 
     def __enter__(self) -> _Full:
         return self
@@ -185,7 +188,7 @@ def test_rows_damaged_in_the_middle_are_named_and_made_again(kind: str, small: b
     damaged = b"".join(lines)
     assert damaged != small
     (tmp_path / ROWS).write_bytes(damaged)
-    for read in (lambda: survivor.run(tmp_path, plan=SMALL), lambda: read_rows(tmp_path)):
+    for read in (lambda: survivor.run(tmp_path, plan=SMALL), lambda: list(read_rows(tmp_path))):
         with pytest.raises(
             ValueError, match=r"^line 5 of '.*rows\.jsonl' is no row of an audit \((.|\n)*\): delete the"
         ):
@@ -200,9 +203,9 @@ def test_rows_damaged_in_the_middle_are_named_and_made_again(kind: str, small: b
 def test_half_a_line_at_the_end_is_no_row(small: bytes, tmp_path: Path) -> None:
     (tmp_path / ROWS).write_bytes(small[:-20])
     with pytest.raises(ValueError, match=r"^line 48 of "):
-        read_rows(tmp_path)
+        list(read_rows(tmp_path))
     (tmp_path / ROWS).write_bytes(b"")
-    assert read_rows(tmp_path) == []
+    assert list(read_rows(tmp_path)) == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"heads": [], "attacks": {}, "spearman": {}, "models": []}'])
@@ -233,4 +236,4 @@ def test_the_header_names_the_stages_of_cascades(whole: Path) -> None:
     attacks = json.loads((whole / HEADER).read_text())["attacks"]
     assert attacks["autoattack-standard"]["stages"] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert all("stages" not in record for name, record in attacks.items() if name != "autoattack-standard")
-    assert len({key_of(row) for row in read_rows(whole)}) == len(read_rows(whole))
+    assert len({key_of(row) for row in read_rows(whole)}) == len(list(read_rows(whole)))

@@ -6,7 +6,7 @@ a chunk whose rows exist is skipped, so an interrupted audit goes on where it st
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -91,7 +91,7 @@ def audit(
         if processes.is_first:
             rows = held.enter_context(open_rows(directory, _header(subjects, images, forest, plan, command)))
             write_whole(directory / FOREST, json.dumps(forest_to_json(forest)))
-            missing = [number for number, job in enumerate(jobs) if not _keys(images, *job) <= rows.known]
+            missing = [number for number, job in enumerate(jobs) if not all(key in rows for key in _keys(images, *job))]
         missing = processes.told(missing)
         done = 0
         for first in range(0, len(missing), processes.world):
@@ -110,8 +110,8 @@ Job = tuple[Subject, tuple[Run, ...], slice]
 """A chunk of rows: some images, one model, and one run or all those that share their images."""
 
 
-def _keys(images: AuditImages, subject: Subject, runs: Sequence[Run], index: slice) -> set[Key]:
-    return {(image, subject.name, subject.head, run.name, run.attacked) for run in runs for image in images.ids[index]}
+def _keys(images: AuditImages, subject: Subject, runs: Sequence[Run], index: slice) -> Iterator[Key]:
+    return ((image, subject.name, subject.head, run.name, run.attacked) for run in runs for image in images.ids[index])
 
 
 def _tell(report: Callable[[Status], None], jobs: Sequence[Job], start: int, stop: int, fresh: int = 0) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from robustree.attacks.rounding import round_to_bytes
 from robustree.auditing.audit import Subject, attack_level, image_noise, predictions
 from robustree.auditing.plan import LevelAttack, Plan
 from robustree.auditing.rows import read_rows
+from robustree.auditing.table import Mask, Table, read_table
 from robustree.checkpoint import device_of
 from robustree.data import AuditImages
 from robustree.data.decoding import png_bytes
@@ -46,8 +48,9 @@ def make_exhibits(
     """
     taken: set[int] = set()
     entries: list[dict[str, Any]] = []
-    rows = read_rows(directory)
-    queues = {id(subject): _candidates(subject, subjects, images, forest, plan.seed, rows) for subject in subjects}
+    known = {_key(subject) for subject in subjects}
+    table = read_table((row for row in read_rows(directory) if (row["model"], row["head"]) in known), forest)
+    queues = {id(subject): _candidates(subject, subjects, images, table, plan.seed) for subject in subjects}
     tries, waiting = _TRIES * count, list(subjects)
     spare: tuple[dict[str, Any], dict[str, bytes]] | None = None
     while waiting and len(entries) < count and tries:
@@ -76,46 +79,34 @@ def make_exhibits(
 
 
 def _candidates(
-    subject: Subject,
-    subjects: Sequence[Subject],
-    images: AuditImages,
-    forest: Forest,
-    seed: int,
-    rows: Sequence[Mapping[str, Any]],
+    subject: Subject, subjects: Sequence[Subject], images: AuditImages, table: Table, seed: int
 ) -> Iterator[Choice]:
     """The images that show how a superclass of `subject` breaks, best first, each with a broken coarsest level."""
-    truth = {
-        image: {cut.label: cut.of_leaf[leaf] for cut in forest.cuts()}
-        for image, leaf in zip(images.ids, images.leaves.tolist(), strict=True)
-    }
-    own, known = (subject.name, subject.head), {(other.name, other.head) for other in subjects}
-    right: dict[str, set[tuple[str, str]]] = {image: set() for image in images.ids}
-    clean: dict[str, Mapping[str, int]] = {}
-    broken: dict[str, set[str]] = {image: set() for image in images.ids}
-    for row in rows:
-        image, key, direct = row["image"], (row["model"], row["head"]), row["direct"]
-        if image not in truth or key not in known:
-            continue
-        if not row["attacked"]:
-            if direct == truth[image]:
-                right[image].add(key)
-            if key == own:
-                clean[image] = direct
-        elif key == own and row["valid"] and direct.get(row["attacked"]) != truth[image].get(row["attacked"]):
-            broken[image].add(row["attacked"])
+    row_of = {image: row for row, image in enumerate(table.images)}
+    own = table.subject(subject.name, subject.head)
+    clean = table.correct(own.clean, "direct")
+    right = [table.correct(table.subject(*_key(other)).clean, "direct").all(axis=1) for other in subjects]
+    many, whole = np.sum(right, axis=0), np.logical_and.reduce(clean, axis=1)
+    broken: dict[str, Mask] = {}
+    for label in _superclasses(table.forest):
+        column = table.cuts.index(table.forest.find_cut(label))
+        runs = [table.correct(run, "direct")[:, column] for run in own.runs if run.attacked == label]
+        if runs:
+            broken[label] = clean[:, column] & ~np.stack(runs).all(axis=0)
 
-    def rank(image: str) -> tuple[bool, int, int]:
-        return own not in right[image], -len(right[image]), crc32(f"{seed}/{image}".encode())
+    def rank(position: int) -> tuple[bool, int, int]:
+        row = row_of[images.ids[position]]
+        return not whole[row], -int(many[row]), crc32(f"{seed}/{images.ids[position]}".encode())
 
-    for position in sorted(range(len(images.ids)), key=lambda position: rank(images.ids[position])):
+    for position in sorted(range(len(images.ids)), key=rank):
         image = images.ids[position]
-        tops = [
-            level
-            for level in _superclasses(forest)
-            if level in broken[image] and clean[image][level] == truth[image][level]
-        ]
+        tops = [label for label, gone in broken.items() if gone[row_of[image]]]
         if tops:
             yield subject, position, tops[crc32(f"{seed}/{image}".encode()) % len(tops)]
+
+
+def _key(subject: Subject) -> tuple[str, str]:
+    return subject.name, subject.head
 
 
 def _superclasses(forest: Forest) -> list[str]:

@@ -164,7 +164,7 @@ def _agree(found: AuditFolder, weights: dict[str, str]) -> None:
     if unknown:
         raise ValueError(f"audit.json does not describe the attack {unknown[0]}: restore it, or audit again.")
     eps = header["threat"]["eps"]
-    largest = max((float(row["distance"]) for row in found.rows if row["valid"]), default=0.0)
+    largest = max(run.reach for subject in table.subjects for run in (subject.clean, *subject.runs))
     if largest > eps + ROUNDING:
         raise ValueError(
             f"audit.json says eps {eps:.5g}, but a row's image is {largest:.5g} from the clean one: restore both "

@@ -1,22 +1,26 @@
-"""An audit's folder: rows.jsonl, which only grows, and audit.json, which says what audit the rows belong to."""
+"""An audit's folder: rows.jsonl, which only grows, and audit.json, which says what audit the rows belong to.
+
+Rows are read one at a time and never held together: an audit may have millions. No torch is needed."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from robustree.checkpoint import remove_leftovers
 from robustree.lock import sole_writer
-from robustree.writing import write_whole
+from robustree.writing import remove_leftovers, write_whole
 
 ROWS, HEADER, FOREST = "rows.jsonl", "audit.json", "forest.json"
 PROTOCOL = ("forest", "threat", "stop", "seed", "images", "labels")
 """What must be the same in an audit that goes on in a folder; models and attacks may be added."""
+
+KEYS = ("image", "model", "head", "attack", "attacked")
 
 Row = dict[str, Any]
 Key = tuple[str, str, str, str, str]
@@ -24,18 +28,27 @@ Key = tuple[str, str, str, str, str]
 
 @dataclass
 class RowFile:
-    """The rows on disk: `known` keys, and `append`, which returns only when its rows are safe."""
+    """The rows on disk: which of them are there (`key in rows`), and `append`, which returns when its rows are safe."""
 
     file: IO[bytes]
-    known: set[Key]
+    images: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
+
+    def __contains__(self, key: Key) -> bool:
+        return key[0] in self.images.get(key[1:], ())
+
+    def add(self, row: Row) -> None:
+        """Remember that a row is there."""
+        image, *run = key_of(row)
+        self.images.setdefault(tuple(run), set()).add(image)
 
     def append(self, rows: Sequence[Row]) -> int:
         """Write the rows that are not there yet; returns how many."""
-        fresh = [row for row in rows if key_of(row) not in self.known]
+        fresh = [row for row in rows if key_of(row) not in self]
         self.file.write(b"".join(json.dumps(row).encode() + b"\n" for row in fresh))
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.known |= {key_of(row) for row in fresh}
+        for row in fresh:
+            self.add(row)
         return len(fresh)
 
 
@@ -51,30 +64,38 @@ def open_rows(directory: Path, header: Mapping[str, Any]) -> Iterator[RowFile]:
     with sole_writer(directory / ROWS, doing="another audit") as file:
         remove_leftovers(directory, (HEADER, FOREST))  # nobody else writes these while the lock is held
         file.seek(0)
-        data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        rows = _parsed(whole, directory / ROWS)
-        if rows and not (directory / HEADER).exists():
+        rows, whole = RowFile(file), 0
+
+        def whole_lines() -> Iterator[bytes]:
+            nonlocal whole
+            for line in file:
+                if line.endswith(b"\n"):
+                    whole += len(line)
+                    yield line
+
+        for row in _parsed(whole_lines(), directory / ROWS):
+            rows.add(row)
+        if whole and not (directory / HEADER).exists():
             raise ValueError(
                 f"{str(directory)!r} holds rows but no {HEADER}, which says what audit they belong to: restore it, or "
                 "choose another directory."
             )
         _claim(directory, header)
-        if len(whole) < len(data):
-            file.truncate(len(whole))
-        yield RowFile(file, {key_of(row) for row in rows})
+        if whole < file.seek(0, os.SEEK_END):
+            file.truncate(whole)
+        yield rows
 
 
-def read_rows(directory: Path) -> list[Row]:
-    """All rows of an audit.
+def read_rows(directory: Path, *, each_line: Callable[[bytes], object] | None = None) -> Iterator[Row]:
+    """All rows of an audit, one after the other; `each_line` is given every line of the file as it is read.
 
     Raises:
         ValueError: the directory holds no audit, or a row is damaged.
     """
-    path = directory / ROWS
+    path = Path(directory) / ROWS
     if not path.is_file():
         raise ValueError(f"{str(directory)!r} holds no {ROWS}: give a directory that `robustree audit` wrote.")
-    return _parsed(path.read_bytes(), path)
+    return _read(path, each_line or (lambda line: None))
 
 
 def key_of(row: Mapping[str, Any]) -> Key:
@@ -82,19 +103,30 @@ def key_of(row: Mapping[str, Any]) -> Key:
     return row["image"], row["model"], row["head"], row["attack"], row["attacked"]
 
 
-def _parsed(data: bytes, path: Path) -> list[Row]:
-    rows = []
-    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n") if data else (), start=1):
+def _read(path: Path, each_line: Callable[[bytes], object]) -> Iterator[Row]:
+    def lines(file: IO[bytes]) -> Iterator[bytes]:
+        for line in file:
+            each_line(line)
+            yield line
+
+    with path.open("rb") as file:
+        yield from _parsed(lines(file), path)
+
+
+def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-            if not all(isinstance(part, str) for part in key_of(rows[-1])):
-                raise ValueError("its image, model, head, attack or level is no text")
+            row: Row = json.loads(line)
+            for name, value in zip(KEYS, key_of(row), strict=True):
+                if not isinstance(value, str):
+                    raise ValueError(f"its {name} is {value!r}, no text")
+                row[name] = sys.intern(value)  # one text for all rows that share it
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"line {number} of {str(path)!r} is no row of an audit ({error}): delete the line, and the audit makes "
-                "its row again."
+                f"line {number} of {str(path)!r} is no row of an audit ({error}): delete the line (a crash may leave "
+                "half of one at the end), and the audit makes its row again."
             ) from error
-    return rows
+        yield row
 
 
 def _claim(directory: Path, header: Mapping[str, Any]) -> None:

@@ -1,9 +1,13 @@
-"""Audit rows, checked and turned into arrays: one `Subject` per (model, head), one `Run` per attack on it."""
+"""Audit rows, checked and turned into arrays: one `Subject` per (model, head), one `Run` per attack on it.
+
+A row is a dictionary of two kilobytes and its decisions are a few bytes, so rows are taken one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,7 @@ from robustree.taxonomy.forest import Cut, Forest
 READOUTS = ("direct", "via_leaf", "summed")
 """How a level is decided: by its own prompts, by the group of the best leaf, by summed leaf probability."""
 
-Indices = NDArray[np.int64]
+Indices = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
 
@@ -24,6 +28,7 @@ class Run:
 
     `predicted[readout]` has shape (n, cuts): an index into each cut's nodes. `attacked` is "" for the clean
     pass. Where an adversarial image left the threat (`invalid`), the clean prediction stands in its place.
+    `distance` is the largest of all images, `reach` the largest of those inside the threat.
     `broken_by` (n,): the stage of a cascade that broke each image, None for all others.
     """
 
@@ -31,6 +36,7 @@ class Run:
     attacked: str
     predicted: Mapping[str, Indices]
     distance: float
+    reach: float
     invalid: tuple[str, ...]
     broken_by: tuple[str | None, ...]
 
@@ -92,39 +98,70 @@ def aimed_label(cut: Cut, readout: str) -> str:
     return cut.label if readout == "direct" or cut.level == 0 else f"{cut.label}:{readout}"
 
 
-def read_table(rows: Sequence[Mapping[str, Any]], forest: Forest) -> Table:
+@dataclass
+class _Pass:
+    """The rows of one run in the order of the file: whose they are, and what they say."""
+
+    images: array[int] = field(default_factory=lambda: array("i"))
+    direct: array[int] = field(default_factory=lambda: array("i"))
+    summed: array[int] = field(default_factory=lambda: array("i"))
+    distance: array[float] = field(default_factory=lambda: array("d"))
+    valid: bytearray = field(default_factory=bytearray)
+    broken_by: list[str | None] = field(default_factory=list)
+    there: bytearray = field(default_factory=bytearray)
+
+    def add(self, image: int, row: Mapping[str, Any], labels: Sequence[str]) -> bool:
+        """Take a row over; whether it is the first of its image."""
+        if image < len(self.there) and self.there[image]:
+            return False
+        self.there.extend(bytes(max(0, image + 1 - len(self.there))))
+        self.there[image] = True
+        self.images.append(image)
+        self.direct.extend(row["direct"][label] for label in labels)
+        self.summed.extend(row["summed"][label] for label in labels)
+        self.distance.append(row["distance"])
+        self.valid.append(row["valid"])
+        self.broken_by.append(row.get("broken_by"))
+        return True
+
+
+def read_table(rows: Iterable[Mapping[str, Any]], forest: Forest) -> Table:
     """Check audit rows against a forest and return them as arrays; the order of the rows does not matter.
 
     Raises ValueError for no rows, an unknown cut or attacked label, a prediction outside its cut, a row of
     another forest, a duplicate, an image with two true leaves, and (models, attacks) that do not cover the
     same images.
     """
-    if not rows:
-        raise ValueError("There are no rows: run the audit first, it writes one row for each image and attack.")
     cuts = forest.cuts()
-    allowed = attacked_labels(cuts)
-    leaf_of: dict[str, int] = {}
-    passes: dict[tuple[str, str], dict[tuple[str, str], dict[str, Mapping[str, Any]]]] = {}
+    allowed, labels = attacked_labels(cuts), [cut.label for cut in cuts]
+    numbers: dict[str, int] = {}
+    leaf_of = array("i")
+    passes: dict[tuple[str, str], dict[tuple[str, str], _Pass]] = {}
     for number, row in enumerate(rows, start=1):
         _check_row(number, row, forest, cuts, allowed)
-        image = str(row["image"])
-        if leaf_of.setdefault(image, row["leaf"]) != row["leaf"]:
+        image = numbers.setdefault(str(row["image"]), len(numbers))
+        if image == len(leaf_of):
+            leaf_of.append(row["leaf"])
+        if leaf_of[image] != row["leaf"]:
             raise ValueError(
-                f"Row {number} gives image {image!r} the leaf {row['leaf']}, but an earlier row gives it "
+                f"Row {number} gives image {row['image']!r} the leaf {row['leaf']}, but an earlier row gives it "
                 f"{leaf_of[image]}: rows of different forests cannot be mixed."
             )
-        by_image = passes.setdefault((row["model"], row["head"]), {}).setdefault((row["attack"], row["attacked"]), {})
-        if image in by_image:
+        found = passes.setdefault((row["model"], row["head"]), {})
+        if not found.setdefault((row["attack"], row["attacked"]), _Pass()).add(image, row, labels):
             raise ValueError(
-                f"Row {number} repeats image {image!r} for {row['model']}/{row['head']}, attack "
+                f"Row {number} repeats image {row['image']!r} for {row['model']}/{row['head']}, attack "
                 f"{row['attack']!r} at {row['attacked']!r}: keep one of the two rows."
             )
-        by_image[image] = row
-    images = tuple(sorted(leaf_of))
-    leaves = np.array([leaf_of[image] for image in images], dtype=np.int64)
-    truth = np.stack([np.array(cut.of_leaf, dtype=np.int64)[leaves] for cut in cuts], axis=1)
+    if not numbers:
+        raise ValueError("There are no rows: run the audit first, it writes one row for each image and attack.")
+    images = tuple(sorted(numbers))
+    by_name = np.array([numbers[image] for image in images], dtype=np.int32)
+    leaves = np.array(leaf_of, dtype=np.int32)[by_name]
+    of_leaf = [np.array(cut.of_leaf, dtype=np.int32) for cut in cuts]
+    truth = np.stack([column[leaves] for column in of_leaf], axis=1)
     order = {label: index for index, label in enumerate(allowed)}
-    subjects = tuple(_subject(model, head, found, images, cuts, order) for (model, head), found in passes.items())
+    subjects = tuple(_subject(*key, found, images, by_name, of_leaf, order) for key, found in passes.items())
     return Table(forest, cuts, images, leaves, truth, subjects)
 
 
@@ -160,6 +197,7 @@ def _check_row(
                     "forests cannot be mixed."
                 )
             _check_index(number, f"{readout} prediction for {cut.label}", row[readout][cut.label], len(cut.nodes))
+    _check_distance(number, row["distance"], row["valid"])
     attack, attacked = row["attack"], row["attacked"]
     if attack == "clean" and attacked != "":
         raise ValueError(f"Row {number} is clean but names the attacked cut {attacked!r}: leave it empty.")
@@ -177,46 +215,63 @@ def _check_index(number: int, name: str, value: object, size: int) -> None:
         )
 
 
+def _check_distance(number: int, distance: object, valid: object) -> None:
+    if not isinstance(valid, bool):
+        raise ValueError(f"Row {number} has valid {valid!r}, but it must be true or false: audit that image again.")
+    if isinstance(distance, bool) or not isinstance(distance, int | float) or (valid and not math.isfinite(distance)):
+        raise ValueError(
+            f"Row {number} has the distance {distance!r}, but it must be a number, and finite where the row is valid: "
+            "audit that image again."
+        )
+
+
 def _subject(
     model: str,
     head: str,
-    found: Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]],
+    found: Mapping[tuple[str, str], _Pass],
     images: Sequence[str],
-    cuts: Sequence[Cut],
+    by_name: Indices,
+    of_leaf: Sequence[Indices],
     order: Mapping[str, int],
 ) -> Subject:
     if ("clean", "") not in found:
         raise ValueError(f"The rows of {model}/{head} have no clean pass: audit the clean images as well.")
-    for (attack, attacked), by_image in found.items():
-        if len(by_image) != len(images):
-            missing = next(image for image in images if image not in by_image)
+    for (attack, attacked), rows in found.items():
+        if len(rows.images) != len(images):
+            covered = set(rows.images)
+            missing = next(image for image, number in zip(images, by_name, strict=True) if number not in covered)
             raise ValueError(
-                f"{model}/{head}, attack {attack!r} at {attacked!r}, covers {len(by_image)} of {len(images)} "
+                f"{model}/{head}, attack {attack!r} at {attacked!r}, covers {len(covered)} of {len(images)} "
                 f"images ({missing!r} is missing): finish the audit, figures are paired over the same images."
             )
-    clean = _run("clean", "", found["clean", ""], found["clean", ""], images, cuts)
+    clean = _run("clean", "", found["clean", ""], None, images, by_name, of_leaf)
     attacks = list(dict.fromkeys(attack for attack, _ in found))
     keys = sorted(found.keys() - {("clean", "")}, key=lambda key: (attacks.index(key[0]), order[key[1]]))
-    runs = (_run(*key, found[key], found["clean", ""], images, cuts) for key in keys)
+    runs = (_run(*key, found[key], clean, images, by_name, of_leaf) for key in keys)
     return Subject(model, head, clean, tuple(runs))
 
 
 def _run(
     attack: str,
     attacked: str,
-    by_image: Mapping[str, Mapping[str, Any]],
-    clean: Mapping[str, Mapping[str, Any]],
+    rows: _Pass,
+    clean: Run | None,
     images: Sequence[str],
-    cuts: Sequence[Cut],
+    by_name: Indices,
+    of_leaf: Sequence[Indices],
 ) -> Run:
-    invalid = tuple(image for image in images if not by_image[image]["valid"])
-    chosen = [by_image[image] if by_image[image]["valid"] else clean[image] for image in images]
-    predicted = {
-        readout: np.array([[row[readout][cut.label] for cut in cuts] for row in chosen], dtype=np.int64)
-        for readout in ("direct", "summed")
-    }
+    place = np.empty(len(images), dtype=np.int32)
+    place[np.array(rows.images)] = np.arange(len(images), dtype=np.int32)
+    place = place[by_name]  # of each image's row, images in the order of their names
+    valid = np.frombuffer(rows.valid, dtype=np.bool_)[place]
+    distance = np.array(rows.distance)[place]
+    predicted: dict[str, Indices] = {}
+    for readout, said in (("direct", rows.direct), ("summed", rows.summed)):
+        own = np.array(said, dtype=np.int32).reshape(len(images), -1)[place]
+        predicted[readout] = own if clean is None else np.where(valid[:, None], own, clean.predicted[readout])
     leaf = predicted["direct"][:, 0]
-    predicted["via_leaf"] = np.stack([np.array(cut.of_leaf, dtype=np.int64)[leaf] for cut in cuts], axis=1)
-    distance = max(float(row["distance"]) for row in by_image.values())
-    broken_by = tuple(row.get("broken_by") for row in chosen)
-    return Run(attack, attacked, predicted, distance, invalid, broken_by)
+    predicted["via_leaf"] = np.stack([column[leaf] for column in of_leaf], axis=1)
+    broken_by = tuple(rows.broken_by[row] if ok else None for row, ok in zip(place, valid, strict=True))
+    invalid = tuple(image for image, ok in zip(images, valid, strict=True) if not ok)
+    reach = float(distance[valid].max(initial=0.0))
+    return Run(attack, attacked, predicted, float(distance.max()), reach, invalid, broken_by)

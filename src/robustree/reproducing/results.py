@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,10 @@ def protocol(scale: Scale, candidate: Candidate, evaluation: Evaluation, record:
     return json.loads(json.dumps(content))
 
 
-def figures(rows: Sequence[Mapping[str, Any]], forest: Forest, name: str) -> dict[str, Any]:
+def figures(rows: Iterable[Mapping[str, Any]], forest: Forest, name: str) -> dict[str, Any]:
     """Clean and robust accuracy of one model in an audit's rows: of the leaf with its Wilson interval, and the mean
     over the levels, each under the attack that aims at it (None where the leaf alone was attacked)."""
-    table = read_table([row for row in rows if row["model"] == name], forest)
+    table = read_table((row for row in rows if row["model"] == name), forest)
     outcomes = Outcomes(table, table.subjects[0])
     (attack,) = outcomes.attacks
     cuts = range(len(table.cuts))

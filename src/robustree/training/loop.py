@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from robustree.checkpoint import UNFINISHED, remove_leftovers, weights_digest
+from robustree.checkpoint import UNFINISHED, weights_digest
 from robustree.lock import sole_writer
 from robustree.processes import noticing_lost_processes
 from robustree.training.acceleration import accelerated
@@ -29,6 +29,7 @@ from robustree.training.sharding import gather_into, whole
 from robustree.training.state import STATE, Reached, adopt_state, load_state, save_state, state_tensors
 from robustree.training.step import training_step
 from robustree.tree_model import Scores, TreeModel
+from robustree.writing import remove_leftovers
 
 _LOCK = ".lock"
 _Place = tuple[int, Division, int]  # step, how its batch is divided, number of the part

@@ -17,7 +17,7 @@ from robustree.auditing.checks.case import Case, Level, checked_levels, listed
 from robustree.auditing.checks.catalogue import PLANTED, allowed
 from robustree.auditing.checks.gradients import gaps, interrupted
 from robustree.auditing.checks.planted import plant
-from robustree.auditing.checks.rows import Rows
+from robustree.auditing.checks.rows import counted
 from robustree.auditing.checks.watch import computes_gradients, untouched
 from robustree.auditing.plan import LevelAttack
 from robustree.geometry import Sphere
@@ -118,13 +118,14 @@ def test_gradients_inside_a_forward_are_noticed() -> None:
 
 def test_rows_are_counted_by_hand(tiny_rows: list[dict[str, Any]], tiny_forest: Forest) -> None:
     """The rows of tests/auditing/conftest.py: model a is right about 3 leaves, and keeps 1 under attack."""
-    rows = Rows(tiny_rows, tiny_forest)
-    counts = rows.counted()
+    images = [f"i{number}" for number in range(4)]
+    counts = counted(tiny_rows, images, tiny_forest)
     assert counts["a", "cosine", "leaf"] == (3, 1, 4)
     assert counts["a", "cosine", "kind/1"] == (4, 2, 4)
     assert counts["b", "cosine", "leaf"] == (4, 3, 4)
+    assert counted(tiny_rows[::-1], images, tiny_forest) == counts
     tiny_rows[4]["valid"] = tiny_rows[6]["valid"] = False
-    assert Rows(tiny_rows, tiny_forest).counted()["a", "cosine", "leaf"] == (3, 2, 4)
+    assert counted(tiny_rows, images, tiny_forest)["a", "cosine", "leaf"] == (3, 2, 4)
 
 
 def test_sentences_name_five_images() -> None:

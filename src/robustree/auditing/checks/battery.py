@@ -22,7 +22,7 @@ from robustree.auditing.checks.planted import planted
 from robustree.auditing.checks.validity import validity
 from robustree.auditing.checks.watch import Snapshot, computes_gradients, untouched
 from robustree.auditing.plan import Plan
-from robustree.auditing.rows import ROWS, read_rows
+from robustree.auditing.rows import ROWS
 from robustree.data import AuditImages
 from robustree.taxonomy import Forest
 from robustree.writing import write_whole
@@ -98,8 +98,8 @@ class _Battery:
         report: Callable[[Progress], None],
     ) -> None:
         self.images, self.forest, self.plan, self.report = images, forest, plan, report
-        read = read_rows(directory) if (Path(directory) / ROWS).is_file() else None
-        self.rows = None if read is None else rows.Rows(read, forest)
+        self.directory = Path(directory)
+        self.rows: rows.Rows | None = None
         some = images.subset(min(budget.images, len(images.ids)))
         levels = checked_levels(forest, plan, budget)
         self.cases = tuple(Case(subject, some, forest, plan, budget, levels) for subject in subjects)
@@ -131,14 +131,29 @@ class _Battery:
 
     def _whole(self) -> None:
         keys = [(case.subject.name, case.subject.head) for case in self.cases]
-        if self.rows is None:
+        if not (self.directory / ROWS).is_file():
             for name in ("S19", "S25"):
                 self._add(found(name, "", "not applicable", None, f"there is no {ROWS} yet: run the audit first."))
         else:
-            self._add(rows.counting(self.rows, self.images, self.plan, keys))
-            self._add(rows.statistics(self.rows, self.images))
+            self._rows(keys)
         self._add(texts.classes(self.forest, self.plan))
         self._add(data.pictures(self.images, self.forest, self.cases))
+
+    def _rows(self, keys: Sequence[tuple[str, str]]) -> None:
+        try:
+            self.rows = rows.rows_of(self.directory, self.forest)
+        except ValueError as error:
+            self._add(found("S19", "", "fail", None, f"no figures can be made of the rows ({error}): repair them."))
+            self._add(found("S25", "", "not applicable", None, "not checked: the rows cannot be read (S19)."))
+            return
+        self._add(rows.counting(self.rows, self.images, self.plan, keys))
+        self._add(rows.statistics(self.rows, self.images))
+
+    def _rows_with(self, case: Case) -> rows.Rows | None:
+        """The rows, if they can be read and hold this model."""
+        own = (case.subject.name, case.subject.head)
+        there = self.rows is not None and own in [(s.model, s.head) for s in self.rows.table.subjects]
+        return self.rows if there else None
 
     def _sound(self, case: Case, blocked: str | None) -> bool:
         """Make the checks that need no attack; whether attacks make sense."""
@@ -165,7 +180,7 @@ class _Battery:
             return False
         heads = [c.subject.head for c in self.cases if c.subject.name == case.subject.name]
         self._add(texts.texts(case, heads))
-        self._add(hierarchy.hierarchy(case, self.rows))
+        self._add(hierarchy.hierarchy(case, self._rows_with(case)))
         truth = gradients.truth(case)
         self._add(truth)
         made = ("S2", "S3", "S4", "S16", "S23", "S24")
@@ -201,7 +216,7 @@ class _Battery:
             return
         self._add(convergence.twice_the_steps(case, levels))
         self._add(convergence.another_start(case, levels))
-        self._add(validity(case, levels, self.rows))
+        self._add(validity(case, levels, self._rows_with(case)))
         if self._status(case, "S3") == "fail" or any(inputs.averages(part.attack) for part in self.plan.attacks):
             self._skip(case, ("S13", "S14"), "the model is random, so what an attack saw once may not be so again")
             return

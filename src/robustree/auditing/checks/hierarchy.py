@@ -8,6 +8,7 @@ from robustree.auditing.checks.case import Case, listed
 from robustree.auditing.checks.catalogue import AGREEMENT, FOREIGN, allowed
 from robustree.auditing.checks.check import Check
 from robustree.auditing.checks.rows import Rows
+from robustree.auditing.outcomes import Outcomes
 from robustree.objectives import level_scores
 from robustree.taxonomy import Cut
 
@@ -70,13 +71,14 @@ def _kappa(case: Case, cut: Cut) -> float:
 
 def _overlooked(rows: Rows, case: Case) -> tuple[int, int, str, list[str]]:
     """The level at which attacks from elsewhere break most of what stood at its own: how many of how many, which."""
-    subject, worst = (case.subject.name, case.subject.head), (0, 0, "", list[str]())
-    for cut in rows.forest.cuts():
-        standing = rows.aimed(subject, cut) if subject in rows.passes else None
-        if standing is None:
+    table, worst = rows.table, (0, 0, "", list[str]())
+    outcomes = Outcomes(table, table.subject(case.subject.name, case.subject.head))
+    for index, cut in enumerate(table.cuts):
+        aimed = outcomes.select(None, cut.label)
+        if not aimed:
             continue
-        foreign = [run for run in rows.passes[subject] if run[0] != "clean" and run[1] != cut.label]
-        lost = standing - standing.intersection(*(rows.right(subject, run, cut) for run in foreign))
+        standing, left = (outcomes.robust("direct", runs)[:, index] for runs in (aimed, outcomes.subject.runs))
+        lost = [image for image, gone in zip(table.images, standing & ~left, strict=True) if gone]
         if len(lost) >= worst[0]:
-            worst = (len(lost), len(rows.passes[subject]["clean", ""]), cut.label, sorted(lost))
+            worst = (len(lost), len(table.images), cut.label, lost)
     return worst

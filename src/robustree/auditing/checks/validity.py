@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -12,6 +11,7 @@ from robustree.auditing.checks.case import Case, listed, percent, where
 from robustree.auditing.checks.catalogue import CLEAN_REMADE, JUDGED, REMADE, allowed
 from robustree.auditing.checks.check import Check
 from robustree.auditing.checks.rows import Rows
+from robustree.auditing.table import Subject
 from robustree.objectives import level_scores
 from robustree.taxonomy import Cut
 
@@ -31,12 +31,12 @@ def validity(case: Case, levels: Sequence[Attacked], rows: Rows | None) -> Check
             fallen += len(broken)
             rounded += int(case.falls((made.images[broken] * 255).round() / 255, at.level, broken).sum())
             if rows is not None:
-                own = _recorded(rows, case, made.attack.name, at.level.label, at.level.cut, at.level.readout)
+                own = _recorded(rows, case, (made.attack.name, at.level.label), at.level.cut, at.level.readout)
                 compared += len(own)
                 decisions = made.decisions.tolist()
                 differing += sum(decisions[i] != node for i, node in own.items())
     if rows is not None:
-        outside += [row["image"] for row in rows.rows if not row["valid"] and _of(row, case)]
+        outside += [image for run in _subject(rows, case).runs for image in run.invalid]
     if outside:
         return case.found(
             "S18",
@@ -72,19 +72,20 @@ def validity(case: Case, levels: Sequence[Attacked], rows: Rows | None) -> Check
     )
 
 
-def _of(row: Mapping[str, Any], case: Case) -> bool:
-    return (row["model"], row["head"]) == (case.subject.name, case.subject.head)
+def _subject(rows: Rows, case: Case) -> Subject:
+    return rows.table.subject(case.subject.name, case.subject.head)
 
 
-def _recorded(rows: Rows, case: Case, attack: str, label: str, cut: Cut, readout: str) -> dict[int, int]:
-    """Position -> the decision in the rows."""
-    keys = (
-        (i, (image, case.subject.name, case.subject.head, attack, label)) for i, image in enumerate(case.images.ids)
-    )
-    kept = {i: rows.of[key] for i, key in keys if key in rows.of}
-    if readout == "via_leaf":
-        return {i: cut.of_leaf[row["direct"]["leaf"]] for i, row in kept.items()}
-    return {i: row[readout][cut.label] for i, row in kept.items()}
+def _recorded(rows: Rows, case: Case, name: tuple[str, str], cut: Cut, readout: str) -> dict[int, int]:
+    """Position -> the decision in the rows of a run; empty if they have no such run."""
+    subject, column = _subject(rows, case), rows.table.cuts.index(cut)
+    runs = [run for run in (subject.clean, *subject.runs) if (run.attack, run.attacked) == name]
+    place = {image: row for row, image in enumerate(rows.table.images)} if runs else {}
+    return {
+        i: int(runs[0].predicted[readout][place[image], column])
+        for i, image in enumerate(case.images.ids)
+        if image in place
+    }
 
 
 def _clean_difference(rows: Rows, case: Case) -> float:
@@ -92,7 +93,7 @@ def _clean_difference(rows: Rows, case: Case) -> float:
     differing = compared = 0
     for cut in case.forest.cuts():
         own = level_scores(case.clean, cut, "direct").argmax(1)
-        recorded = _recorded(rows, case, "clean", "", cut, "direct")
+        recorded = _recorded(rows, case, ("clean", ""), cut, "direct")
         differing += sum(int(own[i]) != node for i, node in recorded.items())
         compared += len(recorded)
     return differing / max(1, compared)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustree.auditing.rows import read_rows
 from robustree.auditing.table import Table, read_table
 from robustree.taxonomy.files import forest_from_json
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class AuditFolder:
-    """One audit: `header` is audit.json, `rows` are as they stand in rows.jsonl, whose sha256 is `rows_sha256`."""
+    """One audit: `header` is audit.json, `table` holds the rows of rows.jsonl, whose sha256 is `rows_sha256`."""
 
     path: Path
     header: dict[str, Any]
-    rows: list[Row]
     table: Table
     rows_sha256: str
 
@@ -46,8 +43,9 @@ def read_audit(folder: Path) -> AuditFolder:
             f"audit.json was written for forest {header['forest']}, but forest.json is {forest.fingerprint}: "
             "keep the forest that the audit wrote."
         )
-    rows, digest = _read_rows(folder / "rows.jsonl")
-    return AuditFolder(folder, header, rows, read_table(rows, forest), digest)
+    digest = hashlib.sha256()
+    table = read_table(read_rows(folder, each_line=digest.update), forest)
+    return AuditFolder(folder, header, table, digest.hexdigest())
 
 
 def read_json(path: Path) -> Any:
@@ -58,21 +56,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no JSON ({error}): run the audit again.") from error
-
-
-def _read_rows(path: Path) -> tuple[list[Row], str]:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: give the folder into which the audit wrote.")
-    content = path.read_bytes()
-    rows = []
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else (), start=1):
-        try:
-            rows.append(json.loads(line))
-            if not isinstance(rows[-1], dict):
-                raise ValueError(f"it is {line[:40].decode()}")
-        except ValueError as error:
-            raise ValueError(
-                f"Line {number} of {path} is no row of an audit ({error}): delete it (a crash may leave half a line at "
-                "the end), and the same audit makes its row again."
-            ) from error
-    return rows, hashlib.sha256(content).hexdigest()
