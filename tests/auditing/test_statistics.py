@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from robustree.auditing import statistics
 from robustree.auditing.statistics import holm, mcnemar, percentile_interval, resampled_means, wilson
 
 
@@ -55,6 +56,17 @@ def test_bootstrap_is_seeded_paired_and_close_to_the_normal_interval() -> None:
     rate = values.mean()
     half = 1.96 * math.sqrt(rate * (1 - rate) / 400)
     assert percentile_interval(means[:, 0]) == pytest.approx((rate - half, rate + half), abs=0.006)
+
+
+def test_draws_are_the_same_in_blocks_that_nobody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).random((90, 2))
+    whole = resampled_means(values, resamples=300, seed=3)
+    drawn = np.random.default_rng(3).integers(0, 90, 90)
+    assert whole[0] == pytest.approx(values[drawn].mean(axis=0), rel=1e-14)
+    monkeypatch.setattr(statistics, "KEPT_BYTES", 0)
+    for numbers in (1, 7 * 90, 10**6):
+        monkeypatch.setattr(statistics, "BLOCK_NUMBERS", numbers)
+        np.testing.assert_allclose(resampled_means(values, resamples=300, seed=3), whole, rtol=1e-14)
 
 
 @pytest.mark.parametrize(

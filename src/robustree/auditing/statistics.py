@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 QUANTILE_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal law: two-sided 95 % intervals."""
+KEPT_BYTES = 2**25
+"""Draws of the bootstrap that are kept for the next call, at most; beyond, every call draws them again."""
+BLOCK_NUMBERS = 2**21
+"""How many numbers of draws are used at a time: 16 MiB in double precision."""
 
 
 def wilson(count: int, n: int) -> tuple[float, float]:
@@ -40,17 +44,25 @@ def resampled_means(values: NDArray[np.float64], *, resamples: int, seed: int) -
         raise ValueError(f"The bootstrap needs an array (n >= 1, F), but its shape is {values.shape}.")
     if resamples < 100:
         raise ValueError(f"resamples is {resamples}, but a 95 % interval needs 100 or more.")
-    weights = _weights(len(values), resamples, seed)
-    chunks = (weights[start : start + 256].astype(np.float64) @ values for start in range(0, resamples, 256))
-    return np.concatenate(list(chunks)) / len(values)
+    n = len(values)
+    blocks = _kept_draws if n * resamples <= KEPT_BYTES else _draws
+    return np.concatenate([block.astype(np.float64) @ values for block in blocks(n, resamples, seed)]) / n
+
+
+def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield how often each resample draws each row, some resamples at a time: (at most resamples, n); bytes, as no row
+    is drawn 256 times."""
+    random, size = np.random.default_rng(seed), max(1, BLOCK_NUMBERS // n)
+    for start in range(0, resamples, size):
+        block = np.empty((min(size, resamples - start), n), dtype=np.uint8)
+        for counts in block:
+            counts[:] = np.bincount(random.integers(0, n, n), minlength=n)
+        yield block
 
 
 @lru_cache(maxsize=2)
-def _weights(n: int, resamples: int, seed: int) -> NDArray[np.uint8]:
-    """Return how often each resample draws each row: (resamples, n); bytes, as no row is drawn 256 times."""
-    random = np.random.default_rng(seed)
-    draws = (np.bincount(random.integers(0, n, n), minlength=n) for _ in range(resamples))
-    return np.stack([draw.astype(np.uint8) for draw in draws])
+def _kept_draws(n: int, resamples: int, seed: int) -> tuple[NDArray[np.uint8], ...]:
+    return tuple(_draws(n, resamples, seed))
 
 
 def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float]:
