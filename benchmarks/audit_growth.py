@@ -4,6 +4,7 @@
 
 `autoattack`: AutoAttack `fast` at the leaf of the emoji's held-out drawings, on the built-in model. `pgd`: one step of
 PGD at the leaf and three levels of one tree, on photographs that the same model was not made for: many images, cheaply.
+`figures`: all figures of an audit like `pgd`, from rows with random decisions that are made one at a time.
 Seconds are CPU seconds of the process and memory is its peak, both with its start."""
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,41 @@ from provenance import provenance
 
 from robustree.writing import write_whole
 
-SERIES: dict[str, tuple[int, ...]] = {"autoattack": (16, 32, 64, 128), "pgd": (250, 500, 1000, 2500, 5000)}
+SERIES: dict[str, tuple[int, ...]] = {
+    "autoattack": (16, 32, 64, 128),
+    "pgd": (250, 500, 1000, 2500, 5000),
+    "figures": (10_000, 20_000, 40_000, 80_000),
+}
+
+
+def figures(images: int) -> None:
+    """What `robustree report` makes of the rows of this many images."""
+    import numpy as np
+
+    from robustree.auditing.metrics import table_figures
+    from robustree.auditing.table import read_table
+    from robustree.data.catalog import CATALOG
+
+    forest, draw = CATALOG["emoji"].forest(("kind",)), np.random.default_rng(0)
+    cuts = forest.cuts()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for attacked in ("", *(cut.label for cut in cuts)):
+            attack = "pgd-1" if attacked else "clean"
+            for image in range(images):
+                decided = {cut.label: int(draw.integers(len(cut.nodes))) for cut in cuts}
+                yield {
+                    **{"image": f"{image:07d}", "leaf": image % forest.leaf_count, "model": "nano", "head": "cosine"},
+                    **{"attack": attack, "attacked": attacked, "direct": decided, "summed": decided},
+                    **{"distance": 0.0, "valid": True},
+                }
+
+    table_figures(read_table(rows(), forest))
 
 
 def command(series: str, images: int, data: str, output: str) -> list[str]:
+    if series == "figures":
+        return [sys.executable, __file__, "--figures", str(images)]
     shared = ["nano", "--images", str(images), "--no-checks", "--gallery", "0", "--output", output]
     own = {
         "autoattack": ["--attacks", "autoattack-fast", "--stop", "--data", "emoji", "--trees"],
@@ -55,31 +88,36 @@ def measure(series: str, images: int, data: str) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| | images | CPU seconds | error of the line | peak memory, MiB | error of the line |",
-        "|---|---|---|---:|---|---:|",
+        "| | images | CPU seconds | error of the line | peak memory, MiB |",
+        "|---|---|---|---:|---|",
     ]
     for series, numbers in SERIES.items():
         own = [row for row in rows if row["series"] == series]
-        cells = []
-        for kind in ("seconds", "mib"):
-            fit = law(numbers, [row[kind] for row in own])
-            cells += [f"{fit['intercept']:.3g} + {fit['slope']:.2g} an image", f"{100 * fit['worst']:.0f} %"]
-        lines.append(f"| {series} | {numbers[0]} to {numbers[-1]} | {' | '.join(cells)} |")
+        fit = law(numbers, [row["seconds"] for row in own])
+        memory = ", ".join(f"{row['mib']:.0f}" for row in own)
+        seconds = f"{fit['intercept']:.3g} + {fit['slope']:.2g} an image | {100 * fit['worst']:.0f} %"
+        lines.append(f"| {series} | {', '.join(f'{number:,}' for number in numbers)} | {seconds} | {memory} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="tiny_imagenet=PATH")
+    parser.add_argument("--data", default="", help="tiny_imagenet=PATH")
+    parser.add_argument("--series", nargs="+", choices=SERIES, default=list(SERIES), help="others keep their rows")
+    parser.add_argument("--figures", type=int, metavar="IMAGES", help="what a process of that series does")
     options = parser.parse_args()
+    if options.figures:
+        return figures(options.figures)
     os.environ["OMP_NUM_THREADS"] = "1"
-    rows = []
-    for series, numbers in SERIES.items():
-        for images in numbers:
+    result = Path(__file__).with_suffix(".json")
+    kept = json.loads(result.read_text(encoding="utf-8"))["rows"] if result.exists() else []
+    rows = [row for row in kept if row["series"] not in options.series]
+    for series in options.series:
+        for images in SERIES[series]:
             rows.append(measure(series, images, options.data))
             print(rows[-1], flush=True)
     content = {"rows": rows, "seed": 0, **provenance("python benchmarks/audit_growth.py --data tiny_imagenet=PATH")}
-    write_whole(Path(__file__).with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+    write_whole(result, json.dumps(content, indent=1) + "\n")
     put(PAGE, table(rows), "<!-- audits -->\n")
     print(table(rows))
 

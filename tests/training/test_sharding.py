@@ -41,3 +41,8 @@ def test_shared_weights_end_in_those_of_one_process(
 def test_one_process_has_nobody_to_share_with() -> None:
     with pytest.raises(ValueError, match="the weights of one process cannot be shared: start several"):
         Runtime(cpu=True, shard_weights=True)
+
+
+def test_compiled_encoders_share_no_weights() -> None:
+    with pytest.raises(ValueError, match="are not supported: leave --compile or --shard-weights out"):
+        Runtime(cpu=True, shard_weights=True, compiled=True)

@@ -41,14 +41,14 @@ class Runtime:
         self.compiled = compiled
         self.activation_checkpointing = activation_checkpointing
         self.shards = shard_weights
+        if shard_weights and compiled:
+            raise ValueError(
+                "compiled encoders whose weights are shared are not supported: leave --compile or --shard-weights out."
+            )
         if shard_weights and self.world == 1:
             raise ValueError(
                 "the weights of one process cannot be shared: start several (torchrun --nproc-per-node 2 -m robustree "
                 "harden ...), or leave --shard-weights out."
-            )
-        if shard_weights and compiled:
-            raise ValueError(
-                "compiled encoders whose weights are shared are not supported: leave --compile or --shard-weights out."
             )
 
     @property
