@@ -40,7 +40,7 @@ def figures(images: int) -> None:
     from robustree.auditing.table import read_table
     from robustree.data.catalog import CATALOG
 
-    forest, draw = CATALOG["emoji"].forest(("kind",)), np.random.default_rng(0)
+    forest, draw = CATALOG["tiny_imagenet"].forest(("kind",)), np.random.default_rng(0)
     cuts = forest.cuts()
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -100,6 +100,21 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def measure_series(chosen: list[str], data: str) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    result = Path(__file__).with_suffix(".json")
+    kept = json.loads(result.read_text(encoding="utf-8"))["rows"] if result.exists() else []
+    rows = [row for row in kept if row["series"] not in chosen]
+    for series in chosen:
+        for images in SERIES[series]:
+            rows.append(measure(series, images, data))
+            print(rows[-1], flush=True)
+    content = {"rows": rows, "seed": 0, **provenance("python benchmarks/audit_growth.py --data tiny_imagenet=PATH")}
+    write_whole(result, json.dumps(content, indent=1) + "\n")
+    put(PAGE, table(rows), "<!-- audits -->\n")
+    print(table(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="", help="tiny_imagenet=PATH")
@@ -107,19 +122,9 @@ def main() -> None:
     parser.add_argument("--figures", type=int, metavar="IMAGES", help="what a process of that series does")
     options = parser.parse_args()
     if options.figures:
-        return figures(options.figures)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    result = Path(__file__).with_suffix(".json")
-    kept = json.loads(result.read_text(encoding="utf-8"))["rows"] if result.exists() else []
-    rows = [row for row in kept if row["series"] not in options.series]
-    for series in options.series:
-        for images in SERIES[series]:
-            rows.append(measure(series, images, options.data))
-            print(rows[-1], flush=True)
-    content = {"rows": rows, "seed": 0, **provenance("python benchmarks/audit_growth.py --data tiny_imagenet=PATH")}
-    write_whole(result, json.dumps(content, indent=1) + "\n")
-    put(PAGE, table(rows), "<!-- audits -->\n")
-    print(table(rows))
+        figures(options.figures)
+    else:
+        measure_series(options.series, options.data)
 
 
 if __name__ == "__main__":
