@@ -339,6 +339,7 @@ def _changed(**change: Any) -> Callable[[list[Row]], list[Row]]:
         (_changed(valid=False), "marked invalid"),
         (_changed(valid=1), "valid 1, but it must be true or false"),
         (_changed(distance="far"), "distance 'far', but it must be a number"),
+        (_changed(distance=10**400), "distance 1000"),
         (_changed(distance=True), "distance True, but it must be a number"),
         (_changed(distance=float("nan")), "distance nan, but it must be a number, and finite"),
         (_changed(forest="0" * 64), "belongs to forest 0000"),

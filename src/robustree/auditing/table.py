@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,7 +137,7 @@ def read_table(rows: Iterable[Mapping[str, Any]], forest: Forest) -> Table:
     allowed, labels = attacked_labels(cuts), [cut.label for cut in cuts]
     numbers: dict[str, int] = {}
     leaf_of = array("i")
-    passes: dict[tuple[str, str], dict[tuple[str, str], _Pass]] = {}
+    passes: dict[tuple[str, str], dict[tuple[str, str], _Pass]] = defaultdict(lambda: defaultdict(_Pass))
     for number, row in enumerate(rows, start=1):
         _check_row(number, row, forest, cuts, allowed)
         image = numbers.setdefault(str(row["image"]), len(numbers))
@@ -147,8 +148,8 @@ def read_table(rows: Iterable[Mapping[str, Any]], forest: Forest) -> Table:
                 f"Row {number} gives image {row['image']!r} the leaf {row['leaf']}, but an earlier row gives it "
                 f"{leaf_of[image]}: rows of different forests cannot be mixed."
             )
-        found = passes.setdefault((row["model"], row["head"]), {})
-        if not found.setdefault((row["attack"], row["attacked"]), _Pass()).add(image, row, labels):
+        found = passes[row["model"], row["head"]][row["attack"], row["attacked"]]
+        if not found.add(image, row, labels):
             raise ValueError(
                 f"Row {number} repeats image {row['image']!r} for {row['model']}/{row['head']}, attack "
                 f"{row['attack']!r} at {row['attacked']!r}: keep one of the two rows."
@@ -218,7 +219,8 @@ def _check_index(number: int, name: str, value: object, size: int) -> None:
 def _check_distance(number: int, distance: object, valid: object) -> None:
     if not isinstance(valid, bool):
         raise ValueError(f"Row {number} has valid {valid!r}, but it must be true or false: audit that image again.")
-    if isinstance(distance, bool) or not isinstance(distance, int | float) or (valid and not math.isfinite(distance)):
+    whole = type(distance) is int and abs(distance) < 2**53
+    if not whole and not (isinstance(distance, float) and (math.isfinite(distance) or not valid)):
         raise ValueError(
             f"Row {number} has the distance {distance!r}, but it must be a number, and finite where the row is valid: "
             "audit that image again."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,18 +50,17 @@ def counted(rows: Iterable[Mapping[str, Any]], images: Sequence[str], forest: Fo
     """
     place = {image: number for number, image in enumerate(images)}
     cuts = {cut.label: cut for cut in forest.cuts()}
-    right: dict[tuple[str, str, str], bytearray] = {}
-    broken: dict[tuple[str, str, str], bytearray] = {}
+    right: dict[tuple[str, str, str], bytearray] = defaultdict(lambda: bytearray(len(images)))
+    broken: dict[tuple[str, str, str], bytearray] = defaultdict(lambda: bytearray(len(images)))
     for row in rows:
         subject, image = (row["model"], row["head"]), place[row["image"]]
         if row["attack"] == "clean":
             for label, cut in cuts.items():
-                marks = right.setdefault((*subject, label), bytearray(len(images)))
-                marks[image] = row["direct"][label] == cut.of_leaf[row["leaf"]]
+                right[*subject, label][image] = row["direct"][label] == cut.of_leaf[row["leaf"]]
         elif row["attacked"] in cuts:
             label = row["attacked"]
-            marks = broken.setdefault((*subject, label), bytearray(len(images)))
-            marks[image] |= row["valid"] and row["direct"][label] != cuts[label].of_leaf[row["leaf"]]
+            fallen = row["direct"][label] != cuts[label].of_leaf[row["leaf"]]
+            broken[*subject, label][image] |= row["valid"] and fallen
     counts: Robust = {}
     for key, marks in right.items():
         lost = broken.get(key)
