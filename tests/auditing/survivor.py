@@ -11,7 +11,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -100,6 +100,9 @@ class Slow:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.file)
 
     def __enter__(self) -> Slow:
         return self
