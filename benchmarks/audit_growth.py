@@ -49,9 +49,16 @@ def figures(images: int) -> None:
             for image in range(images):
                 decided = {cut.label: int(draw.integers(len(cut.nodes))) for cut in cuts}
                 yield {
-                    **{"image": f"{image:07d}", "leaf": image % forest.leaf_count, "model": "nano", "head": "cosine"},
-                    **{"attack": attack, "attacked": attacked, "direct": decided, "summed": decided},
-                    **{"distance": 0.0, "valid": True},
+                    "image": f"{image:07d}",
+                    "leaf": image % forest.leaf_count,
+                    "model": "nano",
+                    "head": "cosine",
+                    "attack": attack,
+                    "attacked": attacked,
+                    "direct": decided,
+                    "summed": decided,
+                    "distance": 0.0,
+                    "valid": True,
                 }
 
     table_figures(read_table(rows(), forest))

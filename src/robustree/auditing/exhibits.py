@@ -82,7 +82,6 @@ def _candidates(
     subject: Subject, subjects: Sequence[Subject], images: AuditImages, table: Table, seed: int
 ) -> Iterator[Choice]:
     """The images that show how a superclass of `subject` breaks, best first, each with a broken coarsest level."""
-    row_of = {image: row for row, image in enumerate(table.images)}
     own = table.subject(subject.name, subject.head)
     clean = table.correct(own.clean, "direct")
     right = [table.correct(table.subject(*_key(other)).clean, "direct").all(axis=1) for other in subjects]
@@ -95,12 +94,12 @@ def _candidates(
             broken[label] = clean[:, column] & ~np.stack(runs).all(axis=0)
 
     def rank(position: int) -> tuple[bool, int, int]:
-        row = row_of[images.ids[position]]
+        row = table.row_of[images.ids[position]]
         return not whole[row], -int(many[row]), crc32(f"{seed}/{images.ids[position]}".encode())
 
     for position in sorted(range(len(images.ids)), key=rank):
         image = images.ids[position]
-        tops = [label for label, gone in broken.items() if gone[row_of[image]]]
+        tops = [label for label, gone in broken.items() if gone[table.row_of[image]]]
         if tops:
             yield subject, position, tops[crc32(f"{seed}/{image}".encode()) % len(tops)]
 

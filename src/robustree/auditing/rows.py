@@ -38,8 +38,8 @@ class RowFile:
 
     def add(self, row: Row) -> None:
         """Remember that a row is there."""
-        image, *run = key_of(row)
-        self.images.setdefault(tuple(run), set()).add(image)
+        key = key_of(row)
+        self.images.setdefault(key[1:], set()).add(key[0])
 
     def append(self, rows: Sequence[Row]) -> int:
         """Write the rows that are not there yet; returns how many."""

@@ -9,6 +9,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,11 @@ class Table:
     leaves: Indices
     truth: Indices
     subjects: tuple[Subject, ...]
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Each image's place in every array."""
+        return {image: row for row, image in enumerate(self.images)}
 
     def subject(self, model: str, head: str) -> Subject:
         """Return the subject of that name; raises ValueError if the rows have none."""

@@ -76,13 +76,12 @@ def counting(rows: Rows, images: AuditImages, plan: Plan, subjects: Sequence[tup
         (subject.model, subject.head): {(run.attack, run.attacked) for run in (subject.clean, *subject.runs)}
         for subject in rows.table.subjects
     }
-    known = set(rows.table.images)
     missing = [
         f"{image} of {model}/{head} under {attack} {attacked}".rstrip()
         for model, head in subjects
         for attack, attacked in runs
         for image in images.ids
-        if image not in known or (attack, attacked) not in there.get((model, head), ())
+        if image not in rows.table.row_of or (attack, attacked) not in there.get((model, head), ())
     ]
     if missing:
         return found(

@@ -80,11 +80,12 @@ def _recorded(rows: Rows, case: Case, name: tuple[str, str], cut: Cut, readout: 
     """Position -> the decision in the rows of a run; empty if they have no such run."""
     subject, column = _subject(rows, case), rows.table.cuts.index(cut)
     runs = [run for run in (subject.clean, *subject.runs) if (run.attack, run.attacked) == name]
-    place = {image: row for row, image in enumerate(rows.table.images)} if runs else {}
+    row_of = rows.table.row_of
     return {
-        i: int(runs[0].predicted[readout][place[image], column])
+        i: int(run.predicted[readout][row_of[image], column])
+        for run in runs
         for i, image in enumerate(case.images.ids)
-        if image in place
+        if image in row_of
     }
 
 
